@@ -1,0 +1,1 @@
+"""Top layer: jobs. The public library of nearfetch."""

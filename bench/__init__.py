@@ -1,0 +1,1 @@
+"""Demo and measurements. Not installed with the package; speaks to agents as a user does."""

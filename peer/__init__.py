@@ -1,0 +1,1 @@
+"""Middle layer: other agents. Imports only `validation` and itself."""

@@ -1,0 +1,1 @@
+"""Pure rules about other agents: who they are, who may, who vouches, what to evict."""

@@ -1,0 +1,36 @@
+"""What can go wrong in this package.
+
+ValidationError                 base: catch this to catch all of them
+├── DigestFormatError           text that is no digest
+├── ManifestError               a manifest that cannot be read or exceeds a limit
+├── ValidatorNotFound           no validator of that name (carries the nearest names)
+└── ValidatorArgumentError      the validator exists, its argument is wrong
+"""
+
+from __future__ import annotations
+
+
+class ValidationError(Exception):
+    """Base of this package's errors. `str(error)` is one sentence meant for the user."""
+
+
+class DigestFormatError(ValidationError, ValueError):
+    """Text that is not `algorithm:hex` of the right length."""
+
+
+class ManifestError(ValidationError, ValueError):
+    """A manifest that is malformed, contradicts itself, or exceeds a limit."""
+
+
+class ValidatorNotFound(ValidationError, LookupError):
+    """No validator of that name is installed. `near` holds up to three names that look alike."""
+
+    def __init__(self, name: str, near: tuple[str, ...]) -> None:
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        super().__init__(f"unknown validator {name!r}{hint}")
+        self.name = name
+        self.near = near
+
+
+class ValidatorArgumentError(ValidationError, ValueError):
+    """The argument given to a validator cannot be used."""
