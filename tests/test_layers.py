@@ -14,7 +14,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("agent", "peer", "validation", "bench", "tests")
 IMPURE = frozenset(
-    "asyncio time socket ssl os threading logging subprocess secrets aiohttp zeroconf sqlite3 concurrent select".split()
+    [
+        "asyncio",
+        "time",
+        "socket",
+        "ssl",
+        "os",
+        "threading",
+        "logging",
+        "subprocess",
+        "secrets",
+        "aiohttp",
+        "zeroconf",
+        "sqlite3",
+        "concurrent",
+        "select",
+    ]
 )
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
