@@ -34,3 +34,36 @@ def signed_bytes(content_id: ContentId, chunk: ChunkIndex, digest: ChunkDigest) 
     """What a voucher's signature covers: a domain string, the id (32 bytes), the chunk (8 bytes, big endian),
     the digest (32 bytes)."""
     return _DOMAIN + bytes.fromhex(content_id) + int(chunk).to_bytes(8, "big") + digest
+
+
+class VoucherBook:
+    """Every voucher heard for one content, by chunk. Two digests for one chunk are a conflict: somebody is wrong."""
+
+    def __init__(self) -> None:
+        self._heard: dict[ChunkIndex, dict[ChunkDigest, dict[PeerId, Voucher]]] = {}
+
+    def hear(self, voucher: Voucher) -> None:
+        """Remember a voucher whose signature has been checked."""
+        self._heard.setdefault(voucher.chunk, {}).setdefault(voucher.digest, {})[voucher.signer] = voucher
+
+    def digests(self, chunk: ChunkIndex) -> tuple[ChunkDigest, ...]:
+        """The digests claimed for a chunk, in the order they were first heard; more than one is a conflict."""
+        return tuple(self._heard.get(chunk, ()))
+
+    def vouchers(self, chunk: ChunkIndex, digest: ChunkDigest) -> tuple[Voucher, ...]:
+        """The vouchers for one digest of a chunk, in the order they were heard."""
+        return tuple(self._heard.get(chunk, {}).get(digest, {}).values())
+
+    def refute(self, chunk: ChunkIndex, truth: ChunkDigest) -> tuple[PeerId, ...]:
+        """The origin's digest of a chunk is known: forget and name everybody who vouched for another."""
+        claims = self._heard.get(chunk, {})
+        wrong = [digest for digest in claims if digest != truth]
+        return tuple(signer for digest in wrong for signer in claims.pop(digest))
+
+    def forget_signer(self, signer: PeerId) -> None:
+        """A banned signer's word counts no more."""
+        for claims in self._heard.values():
+            for digest in list(claims):
+                claims[digest].pop(signer, None)
+                if not claims[digest]:
+                    del claims[digest]

@@ -1,0 +1,235 @@
+"""What one file on its way asks its interpreter to do. Imperative; each says what is owed back.
+
+`Outcome` values are for whoever owns the file (the job, or a simulation); the rest is for the interpreter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.core.events import RequestId
+from agent.core.sources import FileId, SourceId
+from peer.core.failure import Failure
+from peer.core.voucher import PeerId, Voucher
+from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId
+from validation.digest import ChunkDigest
+from validation.ranges import ByteRange
+
+
+class Offence(Enum):
+    """What a peer did. The values are the reasons shown to users."""
+
+    CORRUPT_BYTES = "sent bytes that do not match their voucher"
+    FALSE_VOUCHER = "vouched for bytes that the origin does not serve"
+
+
+class Durability(Enum):
+    """What saved progress must survive."""
+
+    PROCESS = "kill -9"
+    POWER = "power loss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FileCommand:
+    file: FileId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeOrigin(_FileCommand):
+    """Ask the origin what the content is. Owes one `OriginProbed` or `ProbeFailed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskNear(_FileCommand):
+    """Ask the own cache and the peers who has this content, and go on asking until `StopAsking`.
+
+    Owes `SourceOffered` for each that has some, again whenever that changes, `SourceLost`, and one `NearAnswered`.
+    """
+
+    content_ids: tuple[ContentId, ...]
+    layout: ChunkLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAsking(_FileCommand):
+    """Nothing more is wanted from near sources. Owes nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareFile(_FileCommand):
+    """Create (or reopen) the part file and reserve `length` bytes (None: unknown). Before any fetch.
+
+    Owes `StorageFailed` or `PartFileLost` if it cannot; otherwise nothing.
+    """
+
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchRange(_FileCommand):
+    """Get `item` from `source` into the part file.
+
+    Owes any number of `RangeArrived`, then exactly one of `RangeReceived` / `RangeFailed` with the same request
+    id, also after an abort.
+    """
+
+    request: RequestId
+    source: SourceId
+    item: ByteRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortFetch(_FileCommand):
+    """End a request early. Owes its `RangeFailed` soon; a request that just ended well may say so instead."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestChunk(_FileCommand):
+    """Compute a chunk's BLAKE3 from the part file. Owes one `ChunkDigested` or `StorageFailed`."""
+
+    chunk: ChunkIndex
+    item: ByteRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishChunk(_FileCommand):
+    """Put a proven chunk into the peer cache and offer it. Owes nothing.
+
+    Without vouchers the chunk came from the origin and the interpreter signs its own, one for each content id.
+    """
+
+    content_ids: tuple[ContentId, ...]
+    layout: ChunkLayout
+    chunk: ChunkIndex
+    digest: ChunkDigest
+    vouchers: tuple[Voucher, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawContent(_FileCommand):
+    """Stop offering the content and drop it from the cache: it was rejected. Owes nothing."""
+
+    content_ids: tuple[ContentId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawChunks(_FileCommand):
+    """Drop these chunks from the cache: their bytes or vouchers proved wrong. Owes nothing."""
+
+    content_ids: tuple[ContentId, ...]
+    chunks: Bitfield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPeer(_FileCommand):
+    """Ban a peer. Owes nothing; a `SourceLost` will follow from the network."""
+
+    peer: PeerId
+    offence: Offence
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateContent(_FileCommand):
+    """Run the validators over the part file. Owes exactly one answer with the same attempt."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveProgress(_FileCommand):
+    """Record what is held. Owes `StorageFailed` when the disk fails; otherwise nothing."""
+
+    held: tuple[ByteRange, ...]
+    durability: Durability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetProgress(_FileCommand):
+    """Record, durably, that nothing is held any more, *before* anything is written again; then truncate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine(_FileCommand):
+    """Something a user may want to read about this file. Owes nothing."""
+
+    text: str
+
+
+# --- outcomes: for the owner of the file ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected(_FileCommand):
+    """The origin answered; the transfer is under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllThere(_FileCommand):
+    """Every byte is there; validation begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undecided(_FileCommand):
+    """The application has to decide."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refetching(_FileCommand):
+    """The content was rejected and part of it came from near sources: those bytes are wanted again, from the
+    origin. The transfer waits for `Begun`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(_FileCommand):
+    """The content was accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed(_FileCommand):
+    """New bytes count towards the file: patience starts afresh."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Troubled(_FileCommand):
+    """Nothing can be done before `retry_at` (the caller's clock). The transfer waits for `Begun`."""
+
+    failure: Failure
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(_FileCommand):
+    """It cannot go on until somebody changes something. `code` is one of the public error codes."""
+
+    code: str
+    message: str
+    context: str
+    http_status: int | None = None
+
+
+Outcome = Connected | AllThere | Undecided | Refetching | Finished | Progressed | Troubled | Failed
+Action = (
+    ProbeOrigin
+    | AskNear
+    | StopAsking
+    | PrepareFile
+    | FetchRange
+    | AbortFetch
+    | DigestChunk
+    | PublishChunk
+    | WithdrawContent
+    | WithdrawChunks
+    | ReportPeer
+    | ValidateContent
+    | SaveProgress
+    | ForgetProgress
+    | LogLine
+)
+Command = Action | Outcome

@@ -1,0 +1,477 @@
+"""Getting the bytes of one content: requests out, bytes and digests in, until every chunk is proven.
+
+Commits what `scheduler.plan` chooses; judges bytes by vouchers, and vouchers by the origin's bytes. Never knows:
+validators, jobs, HTTP, files. Content of unknown length is one request to the origin, and is never shared.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.core.chunks import ChunkBook
+from agent.core.facts import OriginFacts
+from agent.core.origin_share import OriginShare
+from agent.core.requests import InFlight, Requests
+from agent.core.saving import SaveClock
+from agent.core.scheduler import Assignment, View, plan
+from agent.core.sources import ORIGIN, SourceBook, SourceId, SourceKind, kind_of, peer_of
+from agent.core.spec import Integrity, Restored, Tally, TransferSpec
+from agent.core.tuning import Tuning
+from peer.core.failure import Failure, FailureKind
+from peer.core.voucher import PeerId, Voucher, VoucherBook
+from validation.content import (
+    MAX_CONTENT_BYTES,
+    NO_CHUNKS,
+    Bitfield,
+    ChunkIndex,
+    ChunkLayout,
+    ContentId,
+    chunks_in,
+)
+from validation.digest import ChunkDigest
+from validation.ranges import ByteRange
+
+FetchEvent = (
+    ev.SourceOffered | ev.SourceLost | ev.RangeArrived | ev.RangeReceived | ev.RangeFailed | ev.ChunkDigested
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Expected:
+    """What a chunk from a near source must be, and who brought it. No digest: the source is this agent."""
+
+    source: SourceId
+    digest: ChunkDigest | None
+    vouchers: tuple[Voucher, ...]
+
+
+class Fetching:
+    """The bytes of one content on their way. `length` None: unknown until the origin's answer ends."""
+
+    def __init__(
+        self,
+        *,
+        spec: TransferSpec,
+        tuning: Tuning,
+        rng: random.Random,
+        tally: Tally,
+        length: int | None,
+    ) -> None:
+        self.content_ids: tuple[ContentId, ...] = ()
+        self.chunks: ChunkBook | None = ChunkBook(ChunkLayout.for_length(length)) if length is not None else None
+        self.changed = False
+        """The origin serves other content than we began with."""
+        self._spec = spec
+        self._tuning = tuning
+        self._rng = rng
+        self._tally = tally
+        self._requests = Requests()
+        self._sources = SourceBook(tuning)
+        self._vouchers = VoucherBook()
+        self._expected: dict[ChunkIndex, _Expected] = {}
+        self._digests: dict[ChunkIndex, ChunkDigest] = {}
+        self._origin_only = NO_CHUNKS
+        self._share = OriginShare(tuning)
+        self._save = SaveClock(tuning)
+        self._stream_bytes = 0
+        self._stream_ended = False
+        self._now = 0.0
+
+    # --- what the transfer reads -----------------------------------------------------------------------------
+
+    @property
+    def complete(self) -> bool:
+        """Every byte is there and proven."""
+        return self._stream_ended if self.chunks is None else self.chunks.complete
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not ended."""
+        return len(self._requests)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes in the part file."""
+        return self._stream_bytes if self.chunks is None else self.chunks.held.total
+
+    @property
+    def from_origin(self) -> Bitfield:
+        """Chunks the origin supplied."""
+        return NO_CHUNKS if self.chunks is None else self.chunks.from_origin
+
+    @property
+    def claimed(self) -> Bitfield:
+        """Chunks that are being fetched from the origin now."""
+        entry = self._requests.of_origin
+        return NO_CHUNKS if entry is None else entry.chunks
+
+    def vouchers_in_use(self) -> tuple[Voucher, ...]:
+        """The vouchers behind the chunks that came from near sources."""
+        if self.chunks is None:
+            return ()
+        return tuple(
+            voucher
+            for chunk in chunks_in(self.chunks.suspects)
+            if chunk in self._digests
+            for voucher in self._vouchers.vouchers(chunk, self._digests[chunk])
+        )
+
+    def all_in_sight(self, now: float) -> bool:
+        """Near sources have every missing chunk: there is nothing to wait for."""
+        return self.chunks is not None and not self.chunks.missing & ~self._sources.in_sight(now)
+
+    def take_fruit(self) -> bool:
+        """Whether enough came since the last call that patience may start afresh."""
+        return self._share.take_fruit()
+
+    def blocked_by(self) -> Failure | None:
+        """Why nothing can go on: nothing in flight, nothing being digested, and the origin failed."""
+        if self._requests or (self.chunks is not None and self.chunks.digesting) or self.complete:
+            return None
+        return self._share.failure
+
+    def deadline(self) -> float | None:
+        """When time alone changes something."""
+        candidates = [self._save.deadline(), *self._sources.cool_offs(self._now)]
+        return min((at for at in candidates if at is not None), default=None)
+
+    # --- beginning and ending --------------------------------------------------------------------------------
+
+    def begin(self, facts: OriginFacts, may_join: bool, now: float, out: list[cmd.Command]) -> None:
+        """The origin has answered: what it can do is known, what it did before is forgiven."""
+        self._now = now
+        self._share.begin(facts, may_join)
+        self._digest_whole(out)
+
+    def restore(self, restored: Restored) -> None:
+        """Take over what an earlier process left. Chunks of a finished file count as proven."""
+        if self.chunks is None:
+            return
+        self.chunks.restore(restored.held, restored.snapshot.from_origin)
+        for voucher in restored.snapshot.vouchers:
+            self._vouchers.hear(voucher)
+        if restored.snapshot.finished:
+            for chunk in self.chunks.whole_unproven():
+                self.chunks.prove(chunk)
+
+    def stop(self, now: float, out: list[cmd.Command]) -> None:
+        """Ask for nothing more, and make safe what is held."""
+        self.abort_all(out)
+        self._sources.forget()
+        out.append(cmd.StopAsking(file=self._spec.file))
+        self._record(cmd.Durability.POWER, now, out)
+
+    def abort_all(self, out: list[cmd.Command]) -> None:
+        """End every request."""
+        for entry in self._requests:
+            self._abort(entry, out)
+
+    def refetch(self, suspects: list[ChunkIndex], out: list[cmd.Command]) -> None:
+        """Throw the suspects away; only the origin may supply them again. Recorded before anything is written."""
+        assert self.chunks is not None
+        self._tally.discarded += self.chunks.discard(suspects)
+        self._expected.clear()
+        self._record(cmd.Durability.POWER, self._now, out)
+
+    def publish_accepted(self, out: list[cmd.Command]) -> None:
+        """The whole file was accepted: what had to wait for that may now be offered."""
+        if self.chunks is None or self._spec.integrity is not Integrity.WHOLE:
+            return
+        for chunk, digest in sorted(self._digests.items()):
+            self._publish_now(chunk, digest, self._vouchers.vouchers(chunk, digest), out)
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def handle(self, event: FetchEvent, now: float, out: list[cmd.Command]) -> None:
+        """Take one event. A request that is over is unknown: what is still said of it changes nothing."""
+        self._now = now
+        match event:
+            case ev.SourceOffered(source=source, have=have, claimed=claimed):
+                self._sources.offered(source, have, claimed)
+                self._hand_over(have, out)
+            case ev.SourceLost(source=source):
+                self._sources.lost(source)
+            case ev.RangeArrived(request=request, item=item):
+                self._arrived(request, item, now, out)
+            case ev.RangeReceived():
+                self._received(event, out)
+            case ev.RangeFailed(request=request, failure=failure):
+                self._failed(request, failure, now)
+            case ev.ChunkDigested(chunk=chunk, digest=digest):
+                self._digested(chunk, digest, out)
+            case _:
+                assert_never(event)
+
+    def assign(self, now: float, out: list[cmd.Command], near: bool) -> None:
+        """Make the requests that are to be made now."""
+        self._now = now
+        if self.complete or self.changed:
+            return
+        if self.chunks is None:
+            if not self._requests and self._share.failure is None:
+                self._stream_bytes = 0
+                self._open(ORIGIN, ByteRange(0, MAX_CONTENT_BYTES), NO_CHUNKS, now, out)
+            return
+        for assignment in plan(self._view(self.chunks, now, near), self._tuning, self._rng):
+            self._commit(assignment, self.chunks, now, out)
+
+    def save_if_due(self, now: float, out: list[cmd.Command]) -> None:
+        """Record progress when a limit is reached."""
+        durability = self._save.due(now)
+        if durability is not None:
+            self._record(durability, now, out)
+
+    # --- choosing --------------------------------------------------------------------------------------------
+
+    def _view(self, chunks: ChunkBook, now: float, near: bool) -> View:
+        in_flight = self._requests.chunks
+        begun = NO_CHUNKS
+        if self._share.last_chunk is not None and self._share.last_chunk < chunks.layout.count:
+            begun = Bitfield(1 << self._share.last_chunk)
+        return View(
+            layout=chunks.layout,
+            missing=Bitfield(chunks.missing & ~in_flight),
+            origin_only=self._origin_only,
+            begun=begun,
+            near=self._sources.near(now) if near else (),
+            near_slots=max(0, self._tuning.near_requests - len(self._requests.near)),
+            origin=self._share.readiness(self._engaged()),
+            origin_chunks=self._share.run_length(chunks.layout, bool(self.content_ids) and near),
+        )
+
+    def _engaged(self) -> bool:
+        """The origin has a request in flight; a request for the whole waits until nothing else is in flight."""
+        return bool(self._requests) if self._share.whole_only else self._requests.of_origin is not None
+
+    def _commit(self, assignment: Assignment, chunks: ChunkBook, now: float, out: list[cmd.Command]) -> None:
+        item = chunks.layout.span(assignment.first, assignment.last)
+        if assignment.source == ORIGIN and self._share.whole_only:
+            self._tally.discarded += chunks.discard_all()
+            self._expected.clear()
+            item = chunks.layout.whole
+        elif assignment.source == ORIGIN:
+            item = ByteRange(chunks.next_byte(assignment.first), item.stop)
+        else:
+            self._tally.discarded += chunks.discard(chunks_in(assignment.chunks))
+        self._open(assignment.source, item, assignment.chunks, now, out)
+
+    def _open(
+        self, source: SourceId, item: ByteRange, chunks: Bitfield, now: float, out: list[cmd.Command]
+    ) -> None:
+        entry = self._requests.open(source, item, chunks, now)
+        self._sources.took(source)
+        out.append(cmd.FetchRange(file=self._spec.file, request=entry.request, source=source, item=item))
+
+    def _hand_over(self, have: Bitfield, out: list[cmd.Command]) -> None:
+        """A near source has chunks the origin is about to send: end the origin's request, near goes before far."""
+        entry = self._requests.of_origin
+        if entry is None or self.chunks is None or self._share.whole_only:
+            return
+        current = 1 << (entry.cursor // self.chunks.layout.chunk_bytes)
+        if have & entry.chunks & ~self._origin_only & ~current:
+            self._abort(entry, out)
+
+    def _abort(self, entry: InFlight, out: list[cmd.Command]) -> None:
+        if not entry.aborting:
+            entry.aborting = True
+            out.append(cmd.AbortFetch(file=self._spec.file, request=entry.request))
+
+    # --- bytes -----------------------------------------------------------------------------------------------
+
+    def _arrived(self, request: ev.RequestId, item: ByteRange, now: float, out: list[cmd.Command]) -> None:
+        entry = self._requests.get(request)
+        if entry is None:
+            return
+        entry.cursor = item.stop
+        self._count(entry.source, item.length)
+        self._save.arrived(item.length, now)
+        out.append(cmd.Progressed(file=self._spec.file))
+        if self.chunks is None:
+            self._stream_bytes = item.stop
+            self._share.arrived(item, 0, now)
+        elif entry.source == ORIGIN:
+            self._share.arrived(item, self.chunks.layout.chunk_bytes, now)
+            for chunk in self.chunks.arrived_from_origin(item):
+                entry.chunks = Bitfield(entry.chunks & ~(1 << chunk))
+                self._digest(chunk, out)
+        else:
+            self.chunks.arrived_from_near(item)
+
+    def _count(self, source: SourceId, length: int) -> None:
+        peer = peer_of(source)
+        if source == ORIGIN:
+            self._tally.from_origin += length
+        elif peer is not None:
+            self._tally.by_peer[peer] = self._tally.by_peer.get(peer, 0) + length
+        else:
+            self._tally.from_cache += length
+
+    def _received(self, event: ev.RangeReceived, out: list[cmd.Command]) -> None:
+        entry = self._requests.close(event.request)
+        if entry is None:
+            return
+        self._sources.ended(entry.source)
+        if self.chunks is None:
+            self._stream_bytes, self._stream_ended = event.item.stop, True
+        elif entry.source == ORIGIN:
+            self._share.succeeded()
+        else:
+            self._sources.delivered(entry.source)
+            self._judge_delivery(entry, event.vouchers, self.chunks, out)
+
+    def _failed(self, request: ev.RequestId, failure: Failure, now: float) -> None:
+        entry = self._requests.close(request)
+        if entry is None:
+            return
+        self._sources.ended(entry.source)
+        if entry.source == ORIGIN:
+            self.changed = self.changed or failure.kind is FailureKind.CHANGED
+            self._share.failed(failure, entry.received)
+            return
+        if self.chunks is not None:
+            self._tally.discarded += self.chunks.discard(chunks_in(entry.chunks))
+        self._sources.failed(entry.source, failure, now)
+
+    # --- proof -----------------------------------------------------------------------------------------------
+
+    def _judge_delivery(
+        self, entry: InFlight, vouchers: tuple[Voucher, ...], chunks: ChunkBook, out: list[cmd.Command]
+    ) -> None:
+        """A near source delivered: each chunk needs a digest it must have, or it does not count."""
+        for voucher in vouchers:
+            if voucher.content_id in self.content_ids:
+                self._vouchers.hear(voucher)
+        for chunk in chunks_in(entry.chunks):
+            claims = self._vouchers.digests(chunk)
+            if self._spec.anchors or kind_of(entry.source) is SourceKind.SIBLING:
+                self._expect(chunk, entry.source, None, out)
+            elif len(claims) == 1:
+                self._expect(chunk, entry.source, claims[0], out)
+            else:
+                self._tally.discarded += chunks.discard((chunk,))
+                if claims:
+                    self._origin_only = Bitfield(self._origin_only | 1 << chunk)
+                    self._log(f"vouchers contradict each other for chunk {chunk}: asking the origin", out)
+                else:
+                    missing = Failure(kind=FailureKind.NO_VOUCHER, message="no voucher for a chunk")
+                    self._sources.failed(entry.source, missing, self._now)
+
+    def _expect(
+        self, chunk: ChunkIndex, source: SourceId, digest: ChunkDigest | None, out: list[cmd.Command]
+    ) -> None:
+        vouchers = self._vouchers.vouchers(chunk, digest) if digest is not None else ()
+        self._expected[chunk] = _Expected(source=source, digest=digest, vouchers=vouchers)
+        self._digest(chunk, out)
+
+    def _digest_whole(self, out: list[cmd.Command]) -> None:
+        in_flight = self._requests.chunks
+        for chunk in self.chunks.whole_unproven() if self.chunks is not None else ():
+            if not in_flight >> chunk & 1:
+                self._digest(chunk, out)
+
+    def _digest(self, chunk: ChunkIndex, out: list[cmd.Command]) -> None:
+        assert self.chunks is not None
+        self.chunks.begin_digest(chunk)
+        item = self.chunks.layout.range_of(chunk)
+        out.append(cmd.DigestChunk(file=self._spec.file, chunk=chunk, item=item))
+
+    def _digested(self, chunk: ChunkIndex, digest: ChunkDigest, out: list[cmd.Command]) -> None:
+        chunks = self.chunks
+        if chunks is None or not chunks.end_digest(chunk):
+            return
+        expected = self._expected.pop(chunk, None)
+        anchor = self._spec.anchors[chunk] if chunk < len(self._spec.anchors) else None
+        claims = () if chunks.came_from_origin(chunk) else self._vouchers.digests(chunk)
+        if anchor is not None:
+            wanted: tuple[ChunkDigest, ...] = (anchor,)
+        elif expected is not None:
+            wanted = (expected.digest,) if expected.digest is not None else ()
+        else:
+            wanted = claims  # taken over from an earlier process
+        if wanted and digest not in wanted:
+            self._corrupt(chunk, expected, chunks, out)
+            return
+        chunks.prove(chunk)
+        self._digests[chunk] = digest
+        if expected is None and chunks.came_from_origin(chunk):
+            self._refute(chunk, digest, out)
+            self._publish(chunk, digest, (), out)
+        elif expected is not None and kind_of(expected.source) is SourceKind.PEER:
+            self._publish(chunk, digest, expected.vouchers, out)
+
+    def _corrupt(
+        self, chunk: ChunkIndex, expected: _Expected | None, chunks: ChunkBook, out: list[cmd.Command]
+    ) -> None:
+        """Bytes that are not what they had to be: thrown away, their bearer blamed, the origin asked instead."""
+        from_origin = chunks.came_from_origin(chunk)
+        self._tally.discarded += chunks.discard((chunk,))
+        self._origin_only = Bitfield(self._origin_only | 1 << chunk)
+        if expected is None and not from_origin:
+            return  # left by an earlier process, damaged since
+        if expected is None:
+            text = f"chunk {chunk} from the origin does not match the manifest"
+            self._share.failed(Failure(kind=FailureKind.CORRUPT, message=text), 0)
+            return
+        self._sources.drop(expected.source)
+        peer = peer_of(expected.source)
+        if peer is not None:
+            self._report(peer, cmd.Offence.CORRUPT_BYTES, f"chunk {chunk}", out)
+        else:
+            out.append(
+                cmd.WithdrawChunks(file=self._spec.file, content_ids=self.content_ids, chunks=Bitfield(1 << chunk))
+            )
+
+    def _refute(self, chunk: ChunkIndex, truth: ChunkDigest, out: list[cmd.Command]) -> None:
+        for signer in self._vouchers.refute(chunk, truth):
+            self._report(signer, cmd.Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
+
+    def _report(self, peer: PeerId, offence: cmd.Offence, detail: str, out: list[cmd.Command]) -> None:
+        self._vouchers.forget_signer(peer)
+        out.append(cmd.ReportPeer(file=self._spec.file, peer=peer, offence=offence, detail=detail))
+
+    def _publish(
+        self,
+        chunk: ChunkIndex,
+        digest: ChunkDigest,
+        vouchers: tuple[Voucher, ...],
+        out: list[cmd.Command],
+    ) -> None:
+        if self._spec.integrity is not Integrity.WHOLE:
+            self._publish_now(chunk, digest, vouchers, out)
+
+    def _publish_now(
+        self,
+        chunk: ChunkIndex,
+        digest: ChunkDigest,
+        vouchers: tuple[Voucher, ...],
+        out: list[cmd.Command],
+    ) -> None:
+        if not self.content_ids or self.chunks is None:
+            return
+        out.append(
+            cmd.PublishChunk(
+                file=self._spec.file,
+                content_ids=self.content_ids,
+                layout=self.chunks.layout,
+                chunk=chunk,
+                digest=digest,
+                vouchers=vouchers,
+            )
+        )
+
+    # --- recording -------------------------------------------------------------------------------------------
+
+    def _record(self, durability: cmd.Durability, now: float, out: list[cmd.Command]) -> None:
+        self._save.saved(durability, now)
+        held: Iterable[ByteRange] = ()
+        if self.chunks is not None:
+            held = self.chunks.keepable(entry.item for entry in self._requests.near)
+        out.append(cmd.SaveProgress(file=self._spec.file, held=tuple(held), durability=durability))
+
+    def _log(self, text: str, out: list[cmd.Command]) -> None:
+        out.append(cmd.LogLine(file=self._spec.file, text=text))

@@ -1,0 +1,80 @@
+"""The requests in flight of one file: what each asked of whom, and how far it got.
+
+Never knows: why a request was made, or what its failure means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.core.events import RequestId
+from agent.core.sources import ORIGIN, SourceId
+from validation.content import NO_CHUNKS, Bitfield
+from validation.ranges import ByteRange
+
+
+@dataclass(slots=True)
+class InFlight:
+    """One request. `chunks` shrinks as chunks become whole; `cursor` is the next offset expected."""
+
+    request: RequestId
+    source: SourceId
+    item: ByteRange
+    chunks: Bitfield
+    cursor: int
+    began: float
+    aborting: bool = False
+
+    @property
+    def received(self) -> int:
+        """Bytes that have arrived."""
+        return self.cursor - self.item.start
+
+
+class Requests:
+    """All requests in flight. Ids are never used twice, so that a late answer is recognised as late."""
+
+    def __init__(self) -> None:
+        self._open: dict[RequestId, InFlight] = {}
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[InFlight]:
+        return iter(tuple(self._open.values()))
+
+    def open(self, source: SourceId, item: ByteRange, chunks: Bitfield, now: float) -> InFlight:
+        """A new request begins."""
+        self._last += 1
+        request = RequestId(self._last)
+        entry = InFlight(request, source, item, chunks, item.start, now)
+        self._open[request] = entry
+        return entry
+
+    def get(self, request: RequestId) -> InFlight | None:
+        """The request, or None when it is over."""
+        return self._open.get(request)
+
+    def close(self, request: RequestId) -> InFlight | None:
+        """The request is over. None when it already was."""
+        return self._open.pop(request, None)
+
+    @property
+    def chunks(self) -> Bitfield:
+        """Chunks that some request still carries."""
+        field = NO_CHUNKS
+        for entry in self._open.values():
+            field = Bitfield(field | entry.chunks)
+        return field
+
+    @property
+    def of_origin(self) -> InFlight | None:
+        """The origin's request; there is at most one."""
+        return next((entry for entry in self._open.values() if entry.source == ORIGIN), None)
+
+    @property
+    def near(self) -> tuple[InFlight, ...]:
+        """Requests to near sources."""
+        return tuple(entry for entry in self._open.values() if entry.source != ORIGIN)

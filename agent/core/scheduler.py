@@ -1,0 +1,151 @@
+"""Which source gets which chunks next: near before far, rarest first. A function that changes nothing.
+
+Never knows: jobs, HTTP, TLS, hosts' names, payload, or whether it runs in a simulation. `transfer.py` commits what
+`plan` returns.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.core.sources import ORIGIN, NearSource, SourceId, SourceKind, kind_of
+from agent.core.tuning import Tuning
+from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout, chunks_in
+
+
+class OriginReadiness(Enum):
+    """What may be asked of the origin now."""
+
+    READY = "ready"
+    WHOLE_ONLY = "whole only"
+    """It serves no ranges, or parts of it could not be joined safely."""
+    ENGAGED = "engaged"
+    """A request is in flight, or it cools off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All that choosing needs to know."""
+
+    layout: ChunkLayout
+    missing: Bitfield
+    """Chunks neither held nor in flight."""
+    origin_only: Bitfield
+    """Chunks that must not come from near sources (a conflict of vouchers, corrupt bytes)."""
+    begun: Bitfield
+    """Chunks of which the origin has already sent a part: finished first."""
+    near: tuple[NearSource, ...]
+    near_slots: int
+    """How many more requests may go to near sources together."""
+    origin: OriginReadiness
+    origin_chunks: int | None
+    """Longest run for one origin request; None: as long as it goes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """These chunks, `first` to `last` (both included), from this source."""
+
+    source: SourceId
+    first: ChunkIndex
+    last: ChunkIndex
+
+    @property
+    def chunks(self) -> Bitfield:
+        """The same as a set."""
+        return Bitfield(((1 << (self.last - self.first + 1)) - 1) << self.first)
+
+
+def plan(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
+    """The requests to make now. Nothing is asked twice; a chunk that is near is not asked of the origin."""
+    assignments = _near(view, tuning, rng)
+    taken = NO_CHUNKS
+    for assignment in assignments:
+        taken = Bitfield(taken | assignment.chunks)
+    far = _far(view, Bitfield(view.missing & ~taken), rng)
+    return assignments + ([far] if far is not None else [])
+
+
+def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
+    wanted = Bitfield(view.missing & ~view.origin_only)
+    slots = {source.source: source.free_slots for source in view.near}
+    left, made = view.near_slots, []
+    rarity = _rarity(view.near, wanted)
+    longest = max(1, min(tuning.near_request_chunks, tuning.near_request_bytes // view.layout.chunk_bytes))
+    progress = True
+    while progress and left > 0 and wanted:
+        progress = False
+        for source in view.near:
+            candidates = Bitfield(wanted & source.have)
+            if left <= 0 or slots[source.source] <= 0 or not candidates:
+                continue
+            first = _pick(candidates, source, rarity, rng)
+            assignment = Assignment(source=source.source, first=first, last=_run(candidates, first, longest))
+            made.append(assignment)
+            wanted = Bitfield(wanted & ~assignment.chunks)
+            slots[source.source] -= 1
+            left -= 1
+            progress = True
+    return made
+
+
+def _far(view: View, missing: Bitfield, rng: random.Random) -> Assignment | None:
+    if view.origin is OriginReadiness.ENGAGED or not missing:
+        return None
+    near = NO_CHUNKS
+    for source in view.near:
+        near = Bitfield(near | source.claimed | (NO_CHUNKS if source.cooling else source.have))
+    left = Bitfield(missing & (~near | view.origin_only))
+    if not left:
+        return None
+    if view.origin is OriginReadiness.WHOLE_ONLY:
+        return Assignment(source=ORIGIN, first=ChunkIndex(0), last=ChunkIndex(view.layout.count - 1))
+    begun = Bitfield(left & view.begun)
+    alone = not any(kind_of(source.source) is SourceKind.PEER for source in view.near)
+    first = next(chunks_in(begun or left)) if begun or alone else _random_chunk(left, rng)
+    return Assignment(source=ORIGIN, first=first, last=_run(left, first, view.origin_chunks))
+
+
+def _rarity(near: tuple[NearSource, ...], wanted: Bitfield) -> list[Bitfield]:
+    """One set for each number of sources: index k holds the wanted chunks that at least k+1 of them have."""
+    at_least: list[Bitfield] = []
+    for source in near:
+        carry = Bitfield(source.have & wanted)
+        for level, field in enumerate(at_least):
+            at_least[level], carry = Bitfield(field | carry), Bitfield(field & carry)
+            if not carry:
+                break
+        if carry:
+            at_least.append(carry)
+    return at_least
+
+
+def _pick(candidates: Bitfield, source: NearSource, rarity: list[Bitfield], rng: random.Random) -> ChunkIndex:
+    """The first chunk of the next request: in order from our own disk, rarest first from peers."""
+    if kind_of(source.source) is not SourceKind.PEER:
+        return next(chunks_in(candidates))
+    for level in range(1, len(rarity)):
+        rarest = Bitfield(candidates & ~rarity[level])
+        if rarest:
+            return _random_chunk(rarest, rng)
+    return _random_chunk(candidates, rng)
+
+
+def _random_chunk(field: Bitfield, rng: random.Random) -> ChunkIndex:
+    """A chunk of a non-empty set: the next one at or after a random place, around the end if need be."""
+    place = rng.randrange(field.bit_length())
+    above = field >> place
+    if above:
+        return ChunkIndex(place + (above & -above).bit_length() - 1)
+    return ChunkIndex((field & -field).bit_length() - 1)
+
+
+def _run(field: Bitfield, first: ChunkIndex, longest: int | None) -> ChunkIndex:
+    """The last chunk of the unbroken run in `field` that begins at `first`, at most `longest` chunks."""
+    above = field >> first
+    length = (~above & (above + 1)).bit_length() - 1
+    if longest is not None:
+        length = min(length, longest)
+    return ChunkIndex(first + length - 1)

@@ -1,0 +1,87 @@
+"""What a transfer is told at its beginning, and what is kept of it for the next process. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from agent.core.facts import OriginFacts
+from agent.core.sources import FileId
+from peer.core.voucher import PeerId, Voucher
+from validation.content import NO_CHUNKS, Bitfield
+from validation.digest import ChunkDigest, Digest
+from validation.ranges import ByteRange
+
+
+class Integrity(StrEnum):
+    """What a chunk's digest may rest on before the chunk is used from, or offered to, a peer."""
+
+    ANCHORED = "anchored"
+    """Only on digests from the job or its publisher's manifest."""
+    VOUCHED = "vouched"
+    """On the signed word of the group member that fetched the chunk from the origin. The default."""
+    WHOLE = "whole"
+    """Like vouched for fetching; offered only after the whole file was accepted."""
+
+
+class NearUse(Enum):
+    """Whether near sources may supply this file."""
+
+    PREFERRED = "preferred"
+    NEVER = "never"
+    """The job, the origin's answer, or a rejected copy forbids it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSpec:
+    """One file to fetch."""
+
+    file: FileId
+    url: str
+    near: NearUse = NearUse.PREFERRED
+    integrity: Integrity = Integrity.VOUCHED
+    digest: Digest | None = None
+    """Digest of the whole file, when the job brings one: it makes an id by which mirrors meet."""
+    anchors: tuple[ChunkDigest, ...] = ()
+    """BLAKE3 of each chunk from a publisher's manifest; empty when there is none."""
+    longest_retry_s: float = 600.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Payload bytes received, wherever they went afterwards."""
+
+    from_origin: int = 0
+    from_cache: int = 0
+    """From the own cache or a sibling."""
+    by_peer: dict[PeerId, int] = field(default_factory=dict)
+    discarded: int = 0
+
+    @property
+    def from_peers(self) -> int:
+        """Sum over all peers."""
+        return sum(self.by_peer.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the next process needs to go on. The held ranges are recorded apart, and more often."""
+
+    facts: OriginFacts | None = None
+    from_origin: Bitfield = NO_CHUNKS
+    near: NearUse = NearUse.PREFERRED
+    finished: bool = False
+    vouchers: tuple[Voucher, ...] = ()
+    """Behind the chunks that came from near sources: needed to name a liar later."""
+    from_origin_bytes: int = 0
+    from_cache_bytes: int = 0
+    by_peer: tuple[tuple[PeerId, int], ...] = ()
+    discarded_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A snapshot together with the ranges that are in the part file."""
+
+    snapshot: Snapshot
+    held: tuple[ByteRange, ...]

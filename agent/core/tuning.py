@@ -1,0 +1,46 @@
+"""The numbers of the scheduler, each with its reason. One frozen value, so that a simulation can vary them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Defaults are meant for a LAN with an origin somewhere else."""
+
+    gather_s: float = 0.5
+    """Longest wait for the first answers of peers before the origin is used. BITS waits up to 60 s
+    (bits-reference 8); an agent on the same network answers within 0.1 s (measured with 64 of them)."""
+    requests_per_source: int = 4
+    """Requests in flight at one near source: enough to hide a round trip and its digest."""
+    near_requests: int = 12
+    """Requests in flight at all near sources together: bounds memory (3 MiB of buffers each)."""
+    near_request_bytes: int = 4 * MIB
+    """Aimed size of one request to a near source; at least one chunk."""
+    near_request_chunks: int = 16
+    """What the peer protocol allows in one request."""
+    origin_share_s: float = 2.0
+    """While peers may want the same content, one origin request carries about this many seconds of it, so that
+    whatever a peer can supply meanwhile need not come from the origin."""
+    origin_share_bytes: int = 8 * MIB
+    """The same before a rate is known, and the least."""
+    strikes: int = 3
+    """Failures in a row after which a near source is left alone for this transfer (reliability 3.2, row 59)."""
+    cool_off_s: float = 0.5
+    longest_cool_off_s: float = 5.0
+    note_bytes: int = 4 * MIB
+    """Progress is noted in the journal after this many new bytes: with the buffers in flight, a `kill -9` costs
+    less than 8 MiB."""
+    note_s: float = 1.0
+    """… or after this many seconds, when any byte is new."""
+    checkpoint_s: float = 5.0
+    """Progress is made safe against power loss (fdatasync, then the journal) this often."""
+    retry_small_s: float = 0.25
+    """First delay after a fruitless try; doubles with full jitter up to the job's retry delay."""
+    fruitful_bytes: int = 64 * 1024
+    """An origin request that brought at least this much before it broke is continued at once."""
+    restarts: int = 5
+    """How often content may change under a transfer before that counts as a failure."""
