@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NewType
 
-from agent.core.job import RUNNING, JobState
+from agent.core.job import JobState
 
 JobId = NewType("JobId", str)
 """32 lower-case hexadecimal digits, random."""
@@ -35,6 +35,8 @@ class Waiting:
     rank: Rank
     order: int
     """When it was queued, as a count: lower is longer ago."""
+    engaged: bool
+    """It holds a slot. A job that waits for its application's verdict does not."""
 
 
 def grant(jobs: Iterable[Waiting], background_slots: int) -> list[JobId]:
@@ -43,7 +45,7 @@ def grant(jobs: Iterable[Waiting], background_slots: int) -> list[JobId]:
     queued = sorted(
         (job for job in everyone if job.state is JobState.QUEUED), key=lambda job: (job.rank, job.order)
     )
-    running = sum(job.state in RUNNING and job.rank is not Rank.FOREGROUND for job in everyone)
+    running = sum(job.engaged and job.rank is not Rank.FOREGROUND for job in everyone)
     granted = [job.job for job in queued if job.rank is Rank.FOREGROUND]
     background = [job.job for job in queued if job.rank is not Rank.FOREGROUND]
     return granted + background[: max(0, background_slots - running)]
