@@ -92,10 +92,11 @@ class ChunkLayout:
         return ByteRange(self.range_of(first).start, self.range_of(last).stop)
 
     def touched_by(self, item: ByteRange) -> range:
-        """Indexes of the chunks with at least one byte in `item`."""
-        if item.length == 0:
+        """Indexes of the chunks with at least one byte in `item`, which may reach beyond the end."""
+        stop = min(item.stop, self.length)
+        if item.start >= stop:
             return range(0)
-        return range(item.start // self.chunk_bytes, -(-item.stop // self.chunk_bytes))
+        return range(item.start // self.chunk_bytes, -(-stop // self.chunk_bytes))
 
     def inside(self, item: ByteRange) -> range:
         """Indexes of the chunks that lie wholly in `item` (the short last chunk counts when its end does)."""
@@ -135,7 +136,12 @@ def runs_in(field: Bitfield) -> Iterator[tuple[ChunkIndex, ChunkIndex]]:
 
 
 def encode_bitfield(field: Bitfield, count: int) -> bytes:
-    """`count` bits, least significant bit of the first byte first (chunk 0)."""
+    """`count` bits, least significant bit of the first byte first (chunk 0).
+
+    Raises ValueError for a chunk beyond `count`, which `decode_bitfield` would refuse.
+    """
+    if field >> count:
+        raise ValueError(f"bitfield names chunks beyond the last of {count}")
     return int(field).to_bytes(-(-count // 8), "little")
 
 
@@ -163,7 +169,9 @@ def normalise_url(url: str) -> str:
     if port is not None and port != _DEFAULT_PORTS.get(scheme):
         netloc += f":{port}"
     path = _remove_dot_segments(_normalise_escapes(parts.path)) or "/"
-    query = "?" + _normalise_escapes(parts.query, also=b"?") if parts.query else ""
+    # An empty query is another URL than none (RFC 3986 §6.2.3), and urlsplit does not tell them apart.
+    has_query = "?" in url.partition("#")[0]
+    query = "?" + _normalise_escapes(parts.query, also=b"?") if has_query else ""
     return f"{scheme}://{netloc}{path}{query}"
 
 

@@ -4,7 +4,9 @@ ValidationError                 base: catch this to catch all of them
 ├── DigestFormatError           text that is no digest
 ├── ManifestError               a manifest that cannot be read or exceeds a limit
 ├── ValidatorNotFound           no validator of that name (carries the nearest names)
-└── ValidatorArgumentError      the validator exists, its argument is wrong
+├── ValidatorArgumentError      the validator exists, its argument is wrong
+├── ValidatorBroken             the plug-in behind a name cannot be loaded or used
+└── ValidationStopped           the caller no longer waits for a verdict
 """
 
 from __future__ import annotations
@@ -34,3 +36,11 @@ class ValidatorNotFound(ValidationError, LookupError):
 
 class ValidatorArgumentError(ValidationError, ValueError):
     """The argument given to a validator cannot be used."""
+
+
+class ValidatorBroken(ValidationError):
+    """The plug-in behind a name cannot be imported, or what it offers is no validator."""
+
+
+class ValidationStopped(ValidationError):
+    """The caller no longer waits: time is up, or it said so. Raised by `Patience.check`."""

@@ -150,5 +150,7 @@ class RangeSet:
         for index in range(bisect_right(self._stops, within.start), len(self._starts)):
             if self._starts[index] >= within.stop:
                 break
-            found.append(ByteRange(max(self._starts[index], within.start), min(self._stops[index], within.stop)))
+            start, stop = max(self._starts[index], within.start), min(self._stops[index], within.stop)
+            if start < stop:
+                found.append(ByteRange(start, stop))
         return found

@@ -241,7 +241,7 @@ class Fetching:
             near=self._sources.near(now) if near else (),
             near_slots=max(0, self._tuning.near_requests - len(self._requests.near)),
             origin=self._share.readiness(self._engaged()),
-            origin_chunks=self._share.run_length(chunks.layout, bool(self.content_ids) and near),
+            origin_chunks=self._share.run_length(chunks.layout, near and self._sources.any_peer),
         )
 
     def _engaged(self) -> bool:
@@ -348,7 +348,8 @@ class Fetching:
                 self._vouchers.hear(voucher)
         for chunk in chunks_in(entry.chunks):
             claims = self._vouchers.digests(chunk)
-            if self._spec.anchors or kind_of(entry.source) is SourceKind.SIBLING:
+            ours = kind_of(entry.source) is not SourceKind.PEER and not claims
+            if self._spec.anchors or ours:
                 self._expect(chunk, entry.source, None, out)
             elif len(claims) == 1:
                 self._expect(chunk, entry.source, claims[0], out)

@@ -22,6 +22,7 @@ class OriginShare:
         self.failure: Failure | None = None
         """Why nothing may be asked of the origin before the transfer begins again."""
         self.whole_only = False
+        self._promised = False
         self.last_chunk: int | None = None
         """The chunk in which the origin's last bytes lie: finished first."""
         self._tuning = tuning
@@ -35,6 +36,7 @@ class OriginShare:
         self.failure = None
         self._since = None
         self.whole_only = facts.ranges is RangeSupport.NONE or not may_join
+        self._promised = facts.ranges is RangeSupport.PROMISED
 
     def readiness(self, in_flight: bool) -> OriginReadiness:
         """What may be asked of the origin now."""
@@ -43,8 +45,12 @@ class OriginShare:
         return OriginReadiness.WHOLE_ONLY if self.whole_only else OriginReadiness.READY
 
     def run_length(self, layout: ChunkLayout, shared: bool) -> int | None:
-        """Longest run of chunks for one request: all when nobody else may want them, else a few seconds' worth."""
-        if not shared:
+        """Longest run of chunks for one request: a few seconds' worth while peers are about, else all.
+
+        All as well while nobody knows whether the origin serves ranges: if it does not, its answer to a request
+        that begins at the first byte is still of use.
+        """
+        if not shared or not self._promised:
             return None
         aimed = max(float(self._tuning.origin_share_bytes), (self._rate or 0.0) * self._tuning.origin_share_s)
         return max(1, int(aimed) // layout.chunk_bytes)

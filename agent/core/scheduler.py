@@ -103,8 +103,8 @@ def _far(view: View, missing: Bitfield, rng: random.Random) -> Assignment | None
     if view.origin is OriginReadiness.WHOLE_ONLY:
         return Assignment(source=ORIGIN, first=ChunkIndex(0), last=ChunkIndex(view.layout.count - 1))
     begun = Bitfield(left & view.begun)
-    alone = not any(kind_of(source.source) is SourceKind.PEER for source in view.near)
-    first = next(chunks_in(begun or left)) if begun or alone else _random_chunk(left, rng)
+    in_order = bool(begun) or view.origin_chunks is None
+    first = next(chunks_in(begun or left)) if in_order else _random_chunk(left, rng)
     return Assignment(source=ORIGIN, first=first, last=_run(left, first, view.origin_chunks))
 
 

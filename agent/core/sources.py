@@ -95,6 +95,11 @@ class SourceBook:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def any_peer(self) -> bool:
+        """Another agent offers something of this content."""
+        return any(kind_of(source) is SourceKind.PEER for source in self._entries)
+
     def offered(self, source: SourceId, have: Bitfield, claimed: Bitfield) -> None:
         """Replace what `source` offers. A source that was dropped stays dropped."""
         if source in self._dropped:

@@ -61,6 +61,7 @@ LOCAL = frozenset(
         FailureKind.DISK_FULL,
         FailureKind.PERMISSION_DENIED,
         FailureKind.DESTINATION_MISSING,
+        FailureKind.DESTINATION_INVALID,
         FailureKind.IO_ERROR,
     }
 )

@@ -1,0 +1,59 @@
+"""What everybody who carries out commands shares: the parts of the agent, and how to report an event.
+
+A value, built once by the service. Never decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.config import Config
+from agent.core.events import FileEvent
+from agent.core.sources import FileId
+from agent.journal import Journal
+from agent.origin import OriginClient
+from peer.cache import PeerCache
+from peer.workers import Workers
+
+if TYPE_CHECKING:
+    from agent.filework import FileWork
+    from peer.network import PeerNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one running agent. Whoever made them closes them."""
+
+    config: Config
+    journal: Journal
+    workers: Workers
+    """Reading, writing, hashing."""
+    validators: Workers
+    """Validators may take long: they have threads of their own."""
+    origin: OriginClient
+    cache: PeerCache
+    network: PeerNetwork | None
+    """None: this agent has no group."""
+    problems: list[str]
+    """What the user should know about how this agent started."""
+    socket: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The parts, and the two ways back into the engine."""
+
+    parts: Parts
+    post: Callable[[FileEvent], None]
+    """Report one event; on the event loop only."""
+    spawn: Callable[[Coroutine[Any, Any, None], str], None]
+    """Start a task that the engine owns; the name says what it does."""
+    log: Callable[[FileId, str], None]
+    """A line for the log of a file's job."""
+    save_file: Callable[[FileId], Coroutine[Any, Any, None]]
+    """Record a file's row in the journal (not its progress)."""
+    work_of: Callable[[FileId], FileWork | None]
+    """Who carries out the commands of another file; None when that file is gone."""

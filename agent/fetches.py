@@ -1,0 +1,185 @@
+"""The requests in flight of one file, carried out: one source, one range, one outcome.
+
+Every `FetchRange` ends in exactly one `RangeReceived` or `RangeFailed`, also when it is aborted. Never retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, assert_never
+
+from agent.context import Context
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.core.events import RequestId
+from agent.core.sources import SourceKind, kind_of, peer_of, sibling_of
+from agent.origin import OriginRequest
+from agent.partfile import PartFile
+from peer.body import failure_of_oserror
+from peer.cache import NotCached
+from peer.core.failure import Failure, FailureKind
+from peer.core.voucher import Voucher
+from peer.sink import Fetched
+from validation.content import ChunkIndex, ChunkLayout
+from validation.ranges import ByteRange
+
+if TYPE_CHECKING:
+    from agent.filework import FileWork
+
+log = logging.getLogger(__name__)
+
+WRITEBACK_BYTES = 16 * 1024 * 1024
+"""The disk is told to begin after this many bytes, so that the sync at the end has little left to do."""
+
+
+class _PartSink:
+    """Bytes of one request into the part file."""
+
+    def __init__(self, part: PartFile, request: RequestId, work: FileWork, context: Context) -> None:
+        self._part = part
+        self._request = request
+        self._work = work
+        self._context = context
+        self._behind: ByteRange | None = None
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """In a worker thread."""
+        self._part.write(offset, data)
+        begun = self._behind.start if self._behind is not None else offset
+        self._behind = ByteRange(begun, offset + data.nbytes)
+        if self._behind.length >= WRITEBACK_BYTES:
+            self._part.start_writeback(self._behind)
+            self._behind = None
+
+    def arrived(self, item: ByteRange) -> None:
+        """On the loop."""
+        self._context.post(ev.RangeArrived(file=self._work.file, request=self._request, item=item))
+
+
+class Fetches:
+    """All requests in flight of one file."""
+
+    def __init__(self, work: FileWork, context: Context) -> None:
+        self._work = work
+        self._context = context
+        self._tasks: dict[RequestId, asyncio.Task[None] | None] = {}
+
+    def begin(self, command: cmd.FetchRange) -> None:
+        """Start one request."""
+        self._tasks[command.request] = None
+        self._context.spawn(self._carry_out(command), f"fetch {command.request} {self._work.file}")
+
+    def abort(self, request: RequestId) -> None:
+        """End one request early. One that is over is left alone."""
+        if request in self._tasks:
+            task = self._tasks[request]
+            if task is None:
+                del self._tasks[request]  # not begun yet: it will see that and end
+            else:
+                task.cancel()
+
+    async def end(self) -> None:
+        """End every request and wait until none of them writes any more."""
+        running = [task for task in self._tasks.values() if task is not None]
+        for request in list(self._tasks):
+            self.abort(request)
+        if running:
+            await asyncio.wait(running)
+
+    async def _carry_out(self, command: cmd.FetchRange) -> None:
+        outcome: Fetched | Failure = Failure(kind=FailureKind.ABORTED, message="ended by this agent")
+        try:
+            if command.request in self._tasks:
+                self._tasks[command.request] = asyncio.current_task()
+                outcome = await self._fetch(command)
+        except asyncio.CancelledError:
+            raise
+        except OSError as error:
+            outcome = failure_of_oserror(error)
+        except (NotCached, ValueError) as error:
+            outcome = Failure(kind=FailureKind.NOT_FOUND, message=str(error))
+        except Exception:
+            log.exception("a fetch failed unexpectedly")
+            outcome = Failure(kind=FailureKind.IO_ERROR, message="an unexpected error, see the agent's log")
+        finally:
+            self._tasks.pop(command.request, None)
+            self._report(command, outcome)
+
+    def _report(self, command: cmd.FetchRange, outcome: Fetched | Failure) -> None:
+        if isinstance(outcome, Failure):
+            self._context.post(ev.RangeFailed(file=self._work.file, request=command.request, failure=outcome))
+        else:
+            self._context.post(
+                ev.RangeReceived(
+                    file=self._work.file,
+                    request=command.request,
+                    item=outcome.item,
+                    vouchers=outcome.vouchers,
+                )
+            )
+
+    async def _fetch(self, command: cmd.FetchRange) -> Fetched | Failure:
+        part = await self._work.ready()
+        if part is None:
+            return Failure(kind=FailureKind.ABORTED, message="there is no temporary file")
+        match kind_of(command.source):
+            case SourceKind.ORIGIN:
+                return await self._from_origin(command, part)
+            case SourceKind.PEER:
+                return await self._from_peer(command, part)
+            case SourceKind.CACHE:
+                return await self._from_cache(command, part)
+            case SourceKind.SIBLING:
+                return await self._from_sibling(command, part)
+            case unknown:
+                assert_never(unknown)
+
+    async def _from_origin(self, command: cmd.FetchRange, part: PartFile) -> Fetched | Failure:
+        work = self._work
+        request = OriginRequest(
+            url=work.new.url, item=command.item, facts=work.facts, headers=tuple(work.new.headers.items())
+        )
+        sink = _PartSink(part, command.request, work, self._context)
+        return await self._context.parts.origin.fetch(request, sink)
+
+    async def _from_peer(self, command: cmd.FetchRange, part: PartFile) -> Fetched | Failure:
+        network, watch, peer = self._context.parts.network, self._work.watch, peer_of(command.source)
+        if network is None or watch is None or peer is None:
+            return Failure(kind=FailureKind.ABORTED, message="nobody is asked any more")
+        sink = _PartSink(part, command.request, self._work, self._context)
+        return await network.fetch(peer, watch.id_for(peer), self._layout(), command.item, sink)
+
+    async def _from_cache(self, command: cmd.FetchRange, part: PartFile) -> Fetched | Failure:
+        cache, content_ids = self._context.parts.cache, self._work.transfer.content_ids
+        if not content_ids:
+            return Failure(kind=FailureKind.NOT_FOUND, message="not in the cache")
+        with part.borrowed() as fd:
+            await cache.copy_out(content_ids[0], command.item, fd)
+        self._arrived(command)
+        vouchers: list[Voucher] = []
+        for chunk in self._layout().touched_by(command.item):
+            for content_id in content_ids:
+                vouchers += cache.vouchers(content_id, ChunkIndex(chunk))
+        return Fetched(item=command.item, vouchers=tuple(vouchers))
+
+    async def _from_sibling(self, command: cmd.FetchRange, part: PartFile) -> Fetched | Failure:
+        leader = sibling_of(command.source)
+        work = self._context.work_of(leader) if leader is not None else None
+        if work is None or work.part is None:
+            return Failure(kind=FailureKind.NOT_FOUND, message="the other job is gone")
+        with work.part.borrowed() as fd:
+            await self._context.parts.workers.finish(part.copy_from, fd, command.item)
+        chunks = work.transfer.chunks
+        if chunks is None or any(
+            not chunks.proven >> chunk & 1 for chunk in chunks.layout.touched_by(command.item)
+        ):
+            return Failure(kind=FailureKind.NOT_FOUND, message="the other job has discarded it")
+        self._arrived(command)
+        return Fetched(item=command.item)
+
+    def _arrived(self, command: cmd.FetchRange) -> None:
+        self._context.post(ev.RangeArrived(file=self._work.file, request=command.request, item=command.item))
+
+    def _layout(self) -> ChunkLayout:
+        return ChunkLayout.for_length(self._work.facts.length or 0)

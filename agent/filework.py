@@ -1,0 +1,334 @@
+"""Carries out the commands for one file: its part file, its requests, its digests, its validators.
+
+Each method does one piece of I/O and reports one event; none decides. Order matters only where the disk is
+concerned: preparing and forgetting exclude everything else, saves follow one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, assert_never
+
+from agent.context import Context
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.core.facts import OriginFacts
+from agent.core.sources import FileId
+from agent.core.transfer import FileTransfer
+from agent.destination import destination_error
+from agent.errors import DestinationError
+from agent.fetches import Fetches
+from agent.journal import FileKey
+from agent.near import NearWatch
+from agent.partfile import PartFile, PartFileLost
+from agent.records import destination_of
+from agent.schema import NewFile
+from agent.verdicts import Judge
+from peer.body import failure_of_oserror
+from peer.cache import NewChunk
+from peer.core.failure import Failure, FailureKind
+from peer.core.voucher import PeerId
+from peer.database import DatabaseError
+from validation.ranges import RangeSet
+
+PUBLISHERS = 2
+"""Chunks copied into the cache at once, for one file."""
+
+
+class FileWork:
+    """One file's worker. `part` is its temporary file once there is one."""
+
+    def __init__(self, context: Context, transfer: FileTransfer, new: NewFile, key: FileKey) -> None:
+        self.new = new
+        self.key = key
+        self.part: PartFile | None = None
+        self.fetches = Fetches(self, context)
+        self._context = context
+        self._transfer = transfer
+        self._judge = Judge(context, new)
+        self._watch: NearWatch | None = None
+        self._prepare = asyncio.Lock()
+        self._saves = asyncio.Lock()
+        self._publishing = asyncio.Semaphore(PUBLISHERS)
+        self._publications = 0
+        self._published = asyncio.Condition()
+        self._lost_once = False
+
+    @property
+    def file(self) -> FileId:
+        """Its id."""
+        return self._transfer.spec.file
+
+    @property
+    def transfer(self) -> FileTransfer:
+        """What decides for this file."""
+        return self._transfer
+
+    @property
+    def facts(self) -> OriginFacts:
+        """The origin's description. Only asked for when there is one."""
+        assert self._transfer.facts is not None
+        return self._transfer.facts
+
+    @property
+    def watch(self) -> NearWatch | None:
+        """Who is asked; None while nobody is."""
+        return self._watch
+
+    def perform(self, command: cmd.Action) -> None:
+        """Start carrying out one command. Returns at once."""
+        match command:
+            case cmd.ProbeOrigin():
+                self._spawn(self._probe(), "probe")
+            case cmd.AskNear():
+                self._stop_asking()
+                self._watch = NearWatch(self._context, command)
+                self._spawn(self._watch.run(), "ask near")
+            case cmd.StopAsking():
+                self._stop_asking()
+            case cmd.PrepareFile(length=length):
+                self._spawn(self._prepare_file(length), "prepare")
+            case cmd.FetchRange():
+                self.fetches.begin(command)
+            case cmd.AbortFetch(request=request):
+                self.fetches.abort(request)
+            case cmd.DigestChunk():
+                self._spawn(self._digest(command), "digest")
+            case cmd.ReportPeer(peer=peer, offence=offence, detail=detail):
+                self._report(peer, offence, detail)
+            case cmd.ValidateContent(attempt=attempt):
+                self._spawn(self._validate(attempt), "validate")
+            case cmd.LogLine(text=text):
+                self._context.log(self.file, text)
+            case _:
+                self._perform_storage(command)
+
+    def _perform_storage(
+        self,
+        command: cmd.PublishChunk
+        | cmd.WithdrawContent
+        | cmd.WithdrawChunks
+        | cmd.SaveProgress
+        | cmd.ForgetProgress,
+    ) -> None:
+        match command:
+            case cmd.PublishChunk():
+                self._publications += 1
+                self._spawn(self._publish(command), "publish")
+            case cmd.WithdrawContent(content_ids=content_ids):
+                self._spawn(
+                    self._withdraw(cmd.WithdrawContent(file=self.file, content_ids=content_ids)), "withdraw"
+                )
+            case cmd.WithdrawChunks():
+                self._spawn(self._withdraw(command), "withdraw")
+            case cmd.SaveProgress():
+                self._spawn(self._save(command), "save")
+            case cmd.ForgetProgress():
+                self._spawn(self._forget(), "forget")
+            case _:
+                assert_never(command)
+
+    async def settled(self) -> None:
+        """Every chunk that was to go into the cache is there, and every save is done."""
+        async with self._published:
+            await self._published.wait_for(lambda: self._publications == 0)
+        async with self._saves:
+            pass
+
+    async def close(self) -> None:
+        """Stop asking and fetching, and close the part file; it stays on the disk."""
+        self._stop_asking()
+        self._judge.withdraw()
+        await self.fetches.end()
+        await self.settled()
+        if self.part is not None:
+            await self._context.parts.workers.run(self.part.close)
+
+    async def discard(self) -> None:
+        """Remove the part file."""
+        await self.fetches.end()
+        await self.settled()
+        if self.part is not None:
+            await self._context.parts.workers.run(self.part.discard)
+
+    async def ready(self) -> PartFile | None:
+        """The part file once nothing is being prepared or forgotten; None when it could not be made."""
+        async with self._prepare:
+            return self.part
+
+    # --- one piece of I/O each -------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        self._context.spawn(work, f"{what} {self.file}")
+
+    def _stop_asking(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+
+    async def _probe(self) -> None:
+        answer = await self._context.parts.origin.probe(self.new.url, tuple(self.new.headers.items()))
+        if isinstance(answer, Failure):
+            self._context.post(ev.ProbeFailed(file=self.file, failure=answer))
+        else:
+            self._context.post(ev.OriginProbed(file=self.file, facts=answer))
+
+    async def _prepare_file(self, length: int | None) -> None:
+        run = self._context.parts.workers.run
+        directory, base = destination_of(self.new)
+        async with self._prepare:
+            try:
+                if self.part is None:
+                    tag = self.key.job_id
+                    self.part = await run(PartFile.create, directory, base, tag, length)
+                    await self._context.save_file(self.file)
+                elif length is not None:
+                    await run(self.part.set_length, length)
+            except DestinationError as error:
+                self._storage_failed(_failure_of_destination(error))
+            except OSError as error:
+                self._storage_failed(_failure_of_destination(destination_error(error, directory / base)))
+            except DatabaseError as error:
+                self._storage_failed(Failure(kind=FailureKind.IO_ERROR, message=str(error)))
+
+    async def _digest(self, command: cmd.DigestChunk) -> None:
+        part = self.part
+        if part is None:
+            return
+        try:
+            digest = await self._context.parts.workers.run(part.digest_range, command.item)
+        except (OSError, ValueError) as error:
+            self._storage_failed(_failure_of_error(error))
+        else:
+            self._context.post(ev.ChunkDigested(file=self.file, chunk=command.chunk, digest=digest))
+
+    async def _publish(self, command: cmd.PublishChunk) -> None:
+        parts, part = self._context.parts, self.part
+        try:
+            if part is None:
+                return
+            vouchers = command.vouchers
+            if not vouchers and parts.network is not None:
+                vouch = parts.network.identity.vouch
+                vouchers = tuple(vouch(each, command.chunk, command.digest) for each in command.content_ids)
+            async with self._publishing:
+                with part.borrowed() as fd:
+                    await parts.cache.add_chunk(
+                        NewChunk(
+                            content_ids=command.content_ids,
+                            layout=command.layout,
+                            chunk=command.chunk,
+                            digest=command.digest,
+                            vouchers=vouchers,
+                            source_fd=fd,
+                        )
+                    )
+        except (OSError, ValueError, DatabaseError) as error:
+            self._context.log(self.file, f"not kept in the peer cache: {error}")
+        finally:
+            self._publications -= 1
+            async with self._published:
+                self._published.notify_all()
+
+    async def _withdraw(self, command: cmd.WithdrawContent | cmd.WithdrawChunks) -> None:
+        async with self._published:
+            await self._published.wait_for(lambda: self._publications == 0)
+        for content_id in command.content_ids:
+            if isinstance(command, cmd.WithdrawContent):
+                await self._context.parts.cache.withdraw(content_id)
+            else:
+                await self._context.parts.cache.withdraw_chunks(content_id, command.chunks)
+
+    def _report(self, peer: PeerId, offence: cmd.Offence, detail: str) -> None:
+        network = self._context.parts.network
+        if network is not None and peer != network.identity.peer_id:
+            name = network.name_of(peer)
+            self._context.log(self.file, f"peer {name} banned: {offence.value} ({detail})")
+            network.report(peer, offence, detail)
+
+    async def _save(self, command: cmd.SaveProgress) -> None:
+        journal, held = self._context.parts.journal, RangeSet(command.held)
+        async with self._saves:
+            part = self.part
+            if part is None:
+                return
+            try:
+                if command.durability is cmd.Durability.PROCESS:
+                    await journal.note_progress(self.key, held)
+                else:
+                    await self._context.parts.workers.run(part.sync)
+                    await journal.checkpoint_progress(self.key, held)
+                    await self._context.save_file(self.file)
+            except KeyError:
+                return  # the job is gone
+            except (OSError, ValueError) as error:
+                await self._sync_failed(part, error)
+            except DatabaseError as error:
+                self._storage_failed(Failure(kind=FailureKind.DISK_FULL, message=str(error)))
+
+    async def _sync_failed(self, part: PartFile, error: Exception) -> None:
+        """What was written since the last good sync cannot be believed (reliability 2.3, r5): begin again, once."""
+        if not part.suspect or self._lost_once:
+            self._storage_failed(_failure_of_error(error))
+            return
+        self._lost_once = True
+        await self._context.parts.journal.checkpoint_progress(self.key, RangeSet())
+        await self._drop_part(part)
+        self._context.post(ev.PartFileLost(file=self.file))
+
+    async def _drop_part(self, part: PartFile) -> None:
+        self.part = None
+        await self._context.parts.workers.run(part.discard)
+        await self._context.parts.workers.run(part.close)
+
+    async def _forget(self) -> None:
+        async with self._prepare, self._saves:
+            await self.fetches.end()
+            await self._context.parts.journal.checkpoint_progress(self.key, RangeSet())
+            if self.part is not None:
+                await self._context.parts.workers.run(self.part.truncate)
+
+    async def _validate(self, attempt: int) -> None:
+        part = await self.ready()
+        if part is None:
+            return
+        length = self._transfer.length
+        if length is not None:
+            try:
+                await self._context.parts.workers.run(part.set_length, length)
+            except (DestinationError, OSError) as error:
+                self._storage_failed(_failure_of_error(error))
+                return
+        self._context.post(await self._judge.answer(self._transfer, part.path, attempt))
+
+    def _storage_failed(self, failure: Failure) -> None:
+        self._context.post(ev.StorageFailed(file=self.file, failure=failure))
+
+    async def adopt(self, name: str, device: int, inode: int) -> None:
+        """Take over the part file of an earlier process, after `probe_part` found it good."""
+        directory, _ = destination_of(self.new)
+        self.part = await self._context.parts.workers.run(PartFile.reopen, directory, name, device, inode, 0)
+
+    @staticmethod
+    def probe_part(directory: Path, name: str, device: int, inode: int) -> str | None:
+        """Why the part file of an earlier process cannot be used; None when it can. Blocks."""
+        try:
+            PartFile.reopen(directory, name, device, inode, 0).close()
+        except (PartFileLost, DestinationError, OSError) as error:
+            return str(error)
+        return None
+
+
+def _failure_of_destination(error: DestinationError) -> Failure:
+    kind = FailureKind(error.code) if error.code in FailureKind.__members__ else FailureKind.IO_ERROR
+    return Failure(kind=kind, message=str(error))
+
+
+def _failure_of_error(error: Exception) -> Failure:
+    if isinstance(error, OSError):
+        return failure_of_oserror(error)
+    if isinstance(error, DestinationError):
+        return _failure_of_destination(error)
+    return Failure(kind=FailureKind.IO_ERROR, message=str(error))

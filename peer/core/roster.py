@@ -1,0 +1,414 @@
+"""Who is there: rumours to try, and the members we have met.
+
+Three steps lead to a live peer: somebody is *sighted* (a rumour, a caller, or our configuration), we *try* the
+address, and the one who answers there is *authenticated*. Only the last step makes a peer. Rumours cost a stranger
+nothing, so their number and the rate of our attempts are bounded.
+Never knows: sockets, TLS, mDNS, content, wall-clock time. `now` is in seconds of one clock that never jumps.
+
+Sources of the numbers: reliability notes 1.4 (candidates, attempts) and 3.2 rows 64, 69, 71.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from peer.core.failure import Failure, FailureKind
+from peer.core.standing import BAN_S, Conduct, Consequence, Offence, Standing
+from peer.core.voucher import PeerId
+
+__all__ = [
+    "BAN_S",
+    "Consequence",
+    "Introduction",
+    "KnownPeer",
+    "Offence",
+    "Roster",
+    "Sighted",
+    "Sighting",
+    "Standing",
+]
+
+MAX_CANDIDATES = 256
+"""Rumours kept."""
+
+MAX_MEMBERS = 1024
+"""Members (and addresses of callers) remembered: a bad member could make up as many as it likes."""
+
+RETRY_S = 60.0
+"""One attempt per candidate per minute."""
+
+ATTEMPTS_PER_S = 5.0
+ATTEMPTS_AT_ONCE = 16
+"""A group that starts together is met at once; a flood of rumours still gets no more than five attempts a
+second."""
+
+CHECK_S = 60.0
+"""A live peer that was silent this long is asked whether it is still there."""
+
+CHECK_AGAIN_S = 2.0
+"""A goodbye, a broken connection or a new call is looked into at once, but not more often than this: goodbyes can
+be forged."""
+
+TRIES = 3
+"""Nobody retracts the address of a caller that is gone: it is forgotten after this many failures."""
+
+
+class Sighted(Enum):
+    """How we heard of an address."""
+
+    ANNOUNCED = "announced"
+    """Multicast DNS: anybody may have said it."""
+    CALLED_US = "called us"
+    """The id is proven (it called with its certificate); the port is what it says."""
+    CONFIGURED = "configured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """Somebody may be reachable there. `peer_id` is None when only the address is known."""
+
+    host: str
+    port: int
+    peer_id: PeerId | None
+    how: Sighted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introduction:
+    """A member that proved its id at this address and told its name and version."""
+
+    peer_id: PeerId
+    host: str
+    port: int
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPeer:
+    """A member we have met. `last_seen`: when it last proved to be there, in the roster's clock."""
+
+    peer_id: PeerId
+    host: str
+    port: int
+    name: str
+    version: str
+    standing: Standing
+    last_seen: float
+
+
+_Key = tuple[PeerId | None, str, int]
+_Place = tuple[PeerId | None, str, Sighted]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Candidate:
+    sighting: Sighting
+    peer_id: PeerId | None
+    """As sighted, or learnt from the certificate."""
+    next_try: float
+    tried_at: float = float("-inf")
+    failures: int = 0
+    """Since the last success."""
+    in_flight: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Member:
+    at: Introduction
+    last_seen: float
+    checked_at: float
+    next_check: float
+    up: bool = True
+    failures: int = 0
+    in_flight: bool = False
+
+
+class Roster:
+    """The agents of one group as this one knows them. `own` is never listed."""
+
+    def __init__(self, own: PeerId) -> None:
+        self._own = own
+        self._candidates: dict[_Key, _Candidate] = {}
+        self._places: dict[_Place, _Key] = {}
+        self._counts = dict.fromkeys(Sighted, 0)
+        self._members: dict[PeerId, _Member] = {}
+        self._conduct = Conduct()
+        self._permits = float(ATTEMPTS_AT_ONCE)
+        self._permits_at: float | None = None
+
+    # what is heard
+
+    def heard(self, sighting: Sighting, now: float) -> None:
+        """Somebody was sighted. Ourselves, impossible ports, and rumours above `MAX_CANDIDATES` are ignored."""
+        if sighting.peer_id == self._own or not 0 < sighting.port < 65536:
+            return
+        key = (sighting.peer_id, sighting.host, sighting.port)
+        if item := self._candidates.get(key):
+            if sighting.how is Sighted.CALLED_US:  # it lives: what failed a moment ago may work now
+                self._forget(key)
+                self._add(key, item, sighting)
+                item.next_try = min(item.next_try, max(now, item.tried_at + CHECK_AGAIN_S))
+            return
+        if sighting.how is not Sighted.CONFIGURED:
+            if old := self._places.get((sighting.peer_id, sighting.host, sighting.how)):
+                self._forget(old)  # sighted at a new port of the same host: it has left the old one
+            if not self._room_for(sighting.how):
+                return
+        item = _Candidate(sighting=sighting, peer_id=sighting.peer_id, next_try=now)
+        self._add(key, item, sighting)
+
+    def lost(self, peer_id: PeerId, now: float) -> None:
+        """Its announcement was withdrawn (perhaps by somebody else): a live peer is checked, not dropped."""
+        for key, item in list(self._candidates.items()):
+            if item.peer_id == peer_id and item.sighting.how is not Sighted.CONFIGURED:
+                self._forget(key)
+        self._look_into(peer_id, now)
+
+    def spoke(self, peer_id: PeerId, now: float) -> None:
+        """It proved its id just now: it called us, or answered."""
+        if (member := self._members.get(peer_id)) and member.up:
+            member.last_seen = now
+            member.next_check = max(member.next_check, now + CHECK_S)
+
+    # what we found out
+
+    def authenticated(self, who: Introduction, now: float) -> KnownPeer | None:
+        """The peer proved its id at this address. Returns it when it was not live before; when it was, or may not
+        be used (banned, left alone, ourselves), None."""
+        for item in self._candidates.values():
+            same_place = (item.sighting.host, item.sighting.port) == (who.host, who.port)
+            if same_place and item.sighting.peer_id in (None, who.peer_id):
+                item.peer_id, item.failures, item.in_flight = who.peer_id, 0, False
+        if who.peer_id == self._own:
+            return None
+        known = self.find(who.peer_id, now)
+        if known is None:
+            self._make_room_for_member(who.peer_id)
+        elif (known.host, known.port) != (who.host, who.port):
+            # Two good addresses: the first one stays, so that open connections keep their use.
+            who = replace(who, host=known.host, port=known.port)
+        self._members[who.peer_id] = _Member(
+            at=who,
+            last_seen=now,
+            checked_at=now,
+            next_check=now + CHECK_S,
+            up=not self._conduct.is_shunned(who.peer_id, now),
+        )
+        return self.find(who.peer_id, now) if known is None else None
+
+    def failed(self, attempt: Sighting, failure: Failure, now: float) -> PeerId | None:
+        """An attempt from `candidates_to_try` ended badly. Returns the peer that is down by it, if it was live."""
+        key = (attempt.peer_id, attempt.host, attempt.port)
+        if item := self._candidates.get(key):
+            item.in_flight, item.next_try = False, now + RETRY_S
+            item.failures += 1
+            if item.sighting.how is Sighted.CALLED_US and item.failures >= TRIES:
+                self._forget(key)
+        member = self._members.get(attempt.peer_id) if attempt.peer_id is not None else None
+        if member is None or (member.at.host, member.at.port) != (attempt.host, attempt.port):
+            return None
+        member.in_flight, member.next_check = False, now + RETRY_S
+        if failure.kind is FailureKind.BUSY:  # it is there, and polite
+            member.last_seen = now
+            return None
+        member.failures += 1
+        return self._put_down(member, now)
+
+    def troubled(self, peer_id: PeerId, failure: Failure, now: float) -> PeerId | None:
+        """A request to a live peer failed. Returns the peer when it is down by it."""
+        if failure.kind in _UNREACHABLE and (member := self._members.get(peer_id)):
+            return self._put_down(member, now)
+        if failure.kind in _DOUBTFUL:
+            self._look_into(peer_id, now)
+        return None
+
+    # standing
+
+    def offend(self, peer_id: PeerId, offence: Offence, now: float) -> Consequence:
+        """The peer misbehaved: some offences ban at once, others are strikes. It may no longer be live after it."""
+        consequence = self._conduct.offend(peer_id, offence, now)
+        if consequence is not Consequence.PAROLE and (member := self._members.get(peer_id)):
+            member.up = False
+            member.next_check = max(now, self._conduct.left_alone_until(peer_id))
+        return consequence
+
+    def ban(self, peer_id: PeerId, now: float, duration_s: float = BAN_S) -> None:
+        """Not listed, not tried, until `duration_s` seconds from now."""
+        self._conduct.ban(peer_id, now, duration_s)
+        if member := self._members.get(peer_id):
+            member.up = False
+
+    def unban(self, peer_id: PeerId, now: float) -> None:
+        """Forgive: the peer is tried again at once where it was last seen or announced."""
+        self._conduct.forgive(peer_id)
+        if member := self._members.get(peer_id):
+            member.next_check, member.failures = now, 0
+        for item in self._candidates.values():
+            if item.peer_id == peer_id:
+                item.next_try = now
+
+    def is_banned(self, peer_id: PeerId, now: float) -> bool:
+        """True while a ban lasts."""
+        return self._conduct.is_banned(peer_id, now)
+
+    def standing(self, peer_id: PeerId, now: float) -> Standing:
+        """What we think of it now."""
+        return self._conduct.standing(peer_id, now)
+
+    # who is there
+
+    def live(self, now: float) -> list[KnownPeer]:
+        """Peers that can be used now, by id."""
+        return [self._known(peer_id, now) for peer_id in sorted(self._members) if self._is_live(peer_id, now)]
+
+    def find(self, peer_id: PeerId, now: float) -> KnownPeer | None:
+        """One live peer, or None."""
+        return self._known(peer_id, now) if self._is_live(peer_id, now) else None
+
+    def known(self, now: float) -> list[KnownPeer]:
+        """Every member we remember, live or not, by id."""
+        return [self._known(peer_id, now) for peer_id in sorted(self._members)]
+
+    # whom to try
+
+    def candidates_to_try(self, now: float) -> list[Sighting]:
+        """Addresses to try now; each is counted as tried, so `authenticated` or `failed` must follow.
+
+        Members that are due for a check come first and need no permit: they have proved who they are.
+        """
+        found = list(self._checks_due(now))
+        self._refill(now)
+        due = [item for item in self._candidates.values() if self._is_due(item, now)]
+        for item in sorted(due, key=lambda item: (item.failures, item.next_try)):
+            if item.sighting.how is Sighted.ANNOUNCED:
+                if self._permits < 1.0:
+                    continue
+                self._permits -= 1.0
+            item.in_flight, item.tried_at, item.next_try = True, now, now + RETRY_S
+            found.append(item.sighting)
+        return found
+
+    def deadline(self, now: float) -> float | None:
+        """When `candidates_to_try` may next have something, None when only an event can change that."""
+        stood_for = {item.peer_id for item in self._candidates.values()}
+        times = [item.next_check for item in self._members.values() if self._is_checked(item, stood_for, now)]
+        waiting = [item.next_try for item in self._candidates.values() if self._is_wanted(item, now)]
+        if waiting:
+            self._refill(now)
+            permit = now if self._permits >= 1.0 else now + (1.0 - self._permits) / ATTEMPTS_PER_S
+            times.append(max(min(waiting), permit))
+        return min(times, default=None)
+
+    def untried(self, now: float) -> int:
+        """Attempts that run, and candidates that were never tried: 0 when the first round is over."""
+        return sum(item.in_flight for item in self._members.values()) + sum(
+            item.in_flight or (item.failures == 0 and self._is_due(item, now)) for item in self._candidates.values()
+        )
+
+    # inside
+
+    def _known(self, peer_id: PeerId, now: float) -> KnownPeer:
+        member = self._members[peer_id]
+        return KnownPeer(
+            peer_id=peer_id,
+            host=member.at.host,
+            port=member.at.port,
+            name=member.at.name,
+            version=member.at.version,
+            standing=self.standing(peer_id, now),
+            last_seen=member.last_seen,
+        )
+
+    def _is_live(self, peer_id: PeerId, now: float) -> bool:
+        member = self._members.get(peer_id)
+        return member is not None and member.up and not self._conduct.is_shunned(peer_id, now)
+
+    def _is_wanted(self, item: _Candidate, now: float) -> bool:
+        if item.in_flight or item.peer_id == self._own:
+            return False
+        if item.peer_id is None:
+            return True
+        return not self._is_live(item.peer_id, now) and not self._conduct.is_shunned(item.peer_id, now)
+
+    def _is_due(self, item: _Candidate, now: float) -> bool:
+        return item.next_try <= now and self._is_wanted(item, now)
+
+    def _is_checked(self, member: _Member, stood_for: set[PeerId | None], now: float) -> bool:
+        """Live members are; those that are down only a few times, and only when no candidate stands for them."""
+        peer_id = member.at.peer_id
+        if member.in_flight or self._conduct.is_shunned(peer_id, now):
+            return False
+        if member.up:
+            return True
+        return member.failures < TRIES and peer_id not in stood_for
+
+    def _checks_due(self, now: float) -> Iterator[Sighting]:
+        stood_for = {item.peer_id for item in self._candidates.values()}
+        for member in self._members.values():
+            if member.next_check <= now and self._is_checked(member, stood_for, now):
+                member.in_flight, member.checked_at, member.next_check = True, now, now + RETRY_S
+                at = member.at
+                yield Sighting(host=at.host, port=at.port, peer_id=at.peer_id, how=Sighted.CALLED_US)
+
+    def _look_into(self, peer_id: PeerId, now: float) -> None:
+        if (member := self._members.get(peer_id)) and member.up:
+            member.next_check = min(member.next_check, max(now, member.checked_at + CHECK_AGAIN_S))
+
+    def _put_down(self, member: _Member, now: float) -> PeerId | None:
+        peer_id = member.at.peer_id
+        was_live = self._is_live(peer_id, now)
+        member.up, member.next_check = False, now + RETRY_S
+        return peer_id if was_live else None
+
+    def _add(self, key: _Key, item: _Candidate, sighting: Sighting) -> None:
+        item.sighting = sighting
+        self._candidates[key] = item
+        self._places[(sighting.peer_id, sighting.host, sighting.how)] = key
+        self._counts[sighting.how] += 1
+
+    def _forget(self, key: _Key) -> None:
+        old = self._candidates.pop(key).sighting
+        self._counts[old.how] -= 1
+        place = (old.peer_id, old.host, old.how)
+        if self._places.get(place) == key:
+            del self._places[place]
+
+    def _room_for(self, how: Sighted) -> bool:
+        """True when there is room, if need be by forgetting the candidate that failed most often."""
+        if self._counts[how] < (MAX_CANDIDATES if how is Sighted.ANNOUNCED else MAX_MEMBERS):
+            return True
+        failing = [
+            (item.failures, key)
+            for key, item in self._candidates.items()
+            if item.sighting.how is how and item.failures and not item.in_flight
+        ]
+        if not failing:
+            return False
+        self._forget(max(failing, key=lambda pair: pair[0])[1])
+        return True
+
+    def _make_room_for_member(self, peer_id: PeerId) -> None:
+        if peer_id not in self._members and len(self._members) >= MAX_MEMBERS:
+            oldest = min(self._members, key=lambda item: (self._members[item].up, self._members[item].last_seen))
+            del self._members[oldest]
+
+    def _refill(self, now: float) -> None:
+        if self._permits_at is not None:
+            gained = max(0.0, now - self._permits_at) * ATTEMPTS_PER_S
+            self._permits = min(float(ATTEMPTS_AT_ONCE), self._permits + gained)
+        self._permits_at = now
+
+
+_UNREACHABLE = frozenset(
+    {
+        FailureKind.CONNECT_FAILED,
+        FailureKind.CONNECT_TIMEOUT,
+        FailureKind.NOT_TRUSTED,
+        FailureKind.TLS_CERTIFICATE,
+        FailureKind.TLS_FAILED,
+    }
+)
+_DOUBTFUL = frozenset({FailureKind.CONNECTION_CLOSED, FailureKind.STALLED})

@@ -1,0 +1,208 @@
+"""Serves offers and ranges to other agents of the group, over mutual TLS, from the cache only.
+
+A protocol of our own on asyncio transports (data path §4: 14 to 19 times a general HTTP server over TLS). This file
+listens, knows who is connected and ends everything; one connection's conversation is in serving.py.
+
+Never knows: jobs, destinations, part files. It can only reach the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from importlib import metadata
+
+from peer.channel import Channel
+from peer.core import wire
+from peer.core.admission import Admission
+from peer.core.trust import Refusal
+from peer.core.voucher import PeerId, Voucher
+from peer.errors import ListenError
+from peer.identity import Identity
+from peer.serving import Caller, Claim, Connection, House, NotAMember, Refused, ServerCounters, Store
+from peer.workers import Workers
+from validation.content import NO_CHUNKS, ChunkIndex, ContentId
+
+__all__ = ["Caller", "Claim", "PeerServer", "Refused", "ServerCounters", "Store"]
+
+LOOK_S = 1.0
+"""How often idle and slow connections are looked for."""
+
+CLOSE_TIMEOUT_S = 5.0
+BACKLOG = 128
+VOUCHER_TEXTS_KEPT = 8192
+
+
+class PeerServer:
+    """A listening server. `start` and `close` once each; everything happens on the loop that `start` ran on."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        cache: Store,
+        admission: Admission,
+        workers: Workers,
+        on_caller: Callable[[Caller], None],
+        is_banned: Callable[[PeerId], bool],
+        certificates: Callable[[PeerId], bytes | None],
+        claims: Callable[[ContentId], Claim | None] = lambda _: None,
+    ) -> None:
+        """`on_caller` hears of every connection at its first request; `certificates` knows other members' (DER);
+        `claims` says what we are fetching from the origin."""
+        self._identity, self._cache, self._admission = identity, cache, admission
+        self._certificates, self._claims = certificates, claims
+        self._connections: set[Connection] = set()
+        self._nobody_left = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._tasks = asyncio.TaskGroup()
+        self._checks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._voucher_texts: dict[tuple[ContentId, int], tuple[tuple[Voucher, ...], str]] = {}
+        self.counters = ServerCounters()
+        hello = wire.Hello(peer_id=identity.peer_id, name=identity.name, version=metadata.version("nearfetch"))
+        self._house = House(
+            store=cache,
+            admission=admission,
+            counters=self.counters,
+            hello=wire.format_document(hello),
+            certificate_of=self._certificate_of,
+            offer_of=self._offer_of,
+            vouchers_of=self._vouchers_of,
+            member_of=self._member_of,
+            is_banned=is_banned,
+            on_caller=on_caller,
+            workers=workers,
+            spawn=self._spawn,
+            leave=self._leave,
+            now=time.monotonic,
+        )
+
+    async def start(self, host: str | None, port: int) -> int:
+        """Listen on `host` (None: every address) and `port` (0: the system's choice). Returns the port.
+
+        Raises ListenError.
+        """
+        loop = asyncio.get_running_loop()
+        context = self._identity.server_context()
+
+        def accept() -> Channel:
+            connection = Connection(self._house, context)
+            self._connections.add(connection)
+            return connection.channel
+
+        try:
+            listener = await loop.run_in_executor(None, _listen, host, port)
+        except OSError as error:
+            where = f"{host or 'every address'}, port {port}"
+            raise ListenError(error.errno, f"cannot listen for peers on {where}: {error.strerror}") from error
+        self._server = await loop.create_server(accept, sock=listener, backlog=BACKLOG)
+        await self._tasks.__aenter__()
+        self._timer = loop.call_later(LOOK_S, self._look)
+        bound: int = listener.getsockname()[1]
+        return bound
+
+    async def close(self) -> None:
+        """Stop listening and end every connection at once. Harmless when repeated."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self._connections):
+            connection.channel.abort()
+        for task in self._checks:
+            task.cancel()
+        await self._tasks.__aexit__(None, None, None)
+        if self._connections:
+            self._nobody_left.clear()
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._nobody_left.wait()
+
+    def disconnect(self, peer_id: PeerId) -> int:
+        """End this peer's connections at once (it was banned). Returns how many there were."""
+        theirs = [connection for connection in self._connections if connection.peer_id == peer_id]
+        for connection in theirs:
+            connection.channel.abort()
+        return len(theirs)
+
+    @property
+    def connected(self) -> int:
+        """Open connections, those in the handshake included."""
+        return len(self._connections)
+
+    def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        now = self._house.now()
+        for connection in list(self._connections):
+            connection.look(now)
+
+    def _leave(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._nobody_left.set()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._tasks.create_task(_guarded(work))
+        self._checks.add(task)
+        task.add_done_callback(self._checks.discard)
+
+    def _member_of(self, certificate: bytes) -> PeerId | NotAMember:
+        verdict = self._identity.judge_certificate(certificate, time.time())
+        return NotAMember(reason=str(verdict)) if isinstance(verdict, Refusal) else verdict
+
+    def _certificate_of(self, peer_id: PeerId) -> bytes | None:
+        own = peer_id == self._identity.peer_id
+        return self._identity.certificate_der if own else self._certificates(peer_id)
+
+    def _offer_of(self, content_id: ContentId) -> bytes | None:
+        entry, claim = self._cache.find(content_id), self._claims(content_id)
+        if entry is not None:
+            same = claim is not None and claim.layout == entry.layout
+            claimed = claim.chunks if claim is not None and same else NO_CHUNKS
+            offer = wire.offer_of(entry.layout, entry.have, claimed)
+        elif claim is not None:
+            offer = wire.offer_of(claim.layout, NO_CHUNKS, claim.chunks)
+        else:
+            return None
+        document = wire.format_document(offer)
+        return document if len(document) <= wire.DOCUMENT_LIMIT else None
+
+    def _vouchers_of(self, content_id: ContentId, chunks: range) -> str:
+        """The header's text; that of a chunk is made once for the same vouchers."""
+        texts: list[str] = []
+        for chunk in chunks:
+            vouchers = self._cache.vouchers(content_id, ChunkIndex(chunk))
+            if not vouchers:
+                continue
+            known = self._voucher_texts.get((content_id, chunk))
+            if known is None or known[0] != vouchers:
+                if len(self._voucher_texts) >= VOUCHER_TEXTS_KEPT:
+                    self._voucher_texts.clear()
+                known = (vouchers, wire.format_vouchers(vouchers[: wire.VOUCHERS_A_CHUNK]))
+                self._voucher_texts[content_id, chunk] = known
+            texts.append(known[1])
+        return ", ".join(texts)
+
+
+async def _guarded(work: Coroutine[None, None, None]) -> None:
+    """A connection's task: whatever befalls it ends that connection, never the server."""
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001  a task's top: the connection is cut, the error is told to the loop
+        context = {"message": "checking cached chunks for a peer failed", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _listen(host: str | None, port: int) -> socket.socket:
+    if host is not None:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError:
+            pass  # a machine may have IPv6 built in and switched off
+    return socket.create_server(("", port))

@@ -1,0 +1,475 @@
+"""One connection of a peer to our server: requests in, responses out, from the cache only.
+
+The usual request (a range that is here and checked) is served without a task, a thread or a copy of the protocol
+layers: parse, look up, read, encrypt, send. Only chunks that are still to be checked need a task.
+
+Never knows: jobs, destinations, part files, how the cache stores things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, assert_never
+
+from peer.channel import Channel
+from peer.core import wire
+from peer.core.admission import Admission, ReadRate
+from peer.core.voucher import PeerId, Voucher
+from peer.workers import Workers
+from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId
+from validation.ranges import ByteRange
+
+PIECE_BYTES = 256 * 1024
+"""Read and encrypted at once."""
+
+PIECES_A_TURN = 8
+"""After so many the loop's other work has its turn, however fast the peer reads."""
+
+COLD_S = 0.003
+"""A piece that took longer to read was not in memory: 256 KiB take 0.05 ms from there."""
+
+HEAD_TIMEOUT_S = 10.0
+"""For the first request, and from the first byte of any (reliability 1.4)."""
+
+IDLE_TIMEOUT_S = 60.0
+REFUSALS_KEPT = 64
+
+
+class Entry(Protocol):
+    """What a cache says it has of one content."""
+
+    @property
+    def layout(self) -> ChunkLayout: ...
+
+    @property
+    def have(self) -> Bitfield: ...
+
+
+class Store(Protocol):
+    """What the server needs of the cache (`peer.cache.PeerCache`)."""
+
+    def find(self, content_id: ContentId) -> Entry | None: ...
+
+    def vouchers(self, content_id: ContentId, chunk: ChunkIndex) -> tuple[Voucher, ...]: ...
+
+    async def ensure_checked(self, content_id: ContentId, first: ChunkIndex, last: ChunkIndex) -> Bitfield: ...
+
+    def read(self, content_id: ContentId, item: ByteRange) -> bytes:
+        """Raises LookupError unless all of it is here and was checked in this process; OSError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A group member that spoke to us; `port` is where it listens itself, None when it did not say."""
+
+    peer_id: PeerId
+    address: str
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What we are fetching from the origin right now, for offers."""
+
+    layout: ChunkLayout
+    chunks: Bitfield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A connection that we did not talk to, and why; `at` in seconds of the loop's clock."""
+
+    address: str
+    reason: str
+    at: float
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerCounters:
+    """Since the start. Mutable: the server counts, others read."""
+
+    bytes_by_peer: Counter[PeerId] = field(default_factory=Counter)
+    requests: int = 0
+    busy: int = 0
+    """Range requests answered by 503."""
+    malformed: int = 0
+    slow_readers: int = 0
+    refused: int = 0
+    """Connections that ended before or at the handshake's end."""
+    refusals: deque[Refused] = field(default_factory=lambda: deque(maxlen=REFUSALS_KEPT))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAMember:
+    """Why a certificate is refused, for people."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What all connections of one server share."""
+
+    store: Store
+    admission: Admission
+    counters: ServerCounters
+    hello: bytes
+    certificate_of: Callable[[PeerId], bytes | None]
+    offer_of: Callable[[ContentId], bytes | None]
+    vouchers_of: Callable[[ContentId, range], str]
+    member_of: Callable[[bytes], PeerId | NotAMember]
+    """Whose certificate (DER) this is."""
+    is_banned: Callable[[PeerId], bool]
+    on_caller: Callable[[Caller], None]
+    workers: Workers
+    spawn: Callable[[Coroutine[None, None, None]], None]
+    leave: Callable[[Connection], None]
+    now: Callable[[], float]
+
+
+class _Phase(Enum):
+    NEW = "new"
+    HANDSHAKE = "handshake"
+    MEMBER = "member"
+    REFUSED = "refused"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sending:
+    """A response on its way out: a range of the store, or the rest of a document that the transport holds."""
+
+    content_id: ContentId
+    position: int
+    stop: int
+    chunks: range
+    head: bytes
+    """Goes out with the first piece; empty once it did."""
+    began_at: float
+    rate: ReadRate
+    admitted: bool = True
+    checked: bool = False
+    blocked: bool = False
+    """The peer has to read before we may send more."""
+    cold: bool = False
+    """The last piece had to come from the disk itself: the next ones are read in a thread."""
+
+    @property
+    def piece(self) -> ByteRange:
+        """What is to be read next."""
+        return ByteRange(self.position, min(self.position + PIECE_BYTES, self.stop))
+
+
+class Connection:
+    """A `ChannelUser`: one peer's connection, from the accept to its end."""
+
+    def __init__(self, house: House, context: ssl.SSLContext) -> None:
+        self._house = house
+        self.channel = Channel(context, self, server_side=True)
+        self.peer_id = PeerId("")
+        """Empty until the handshake is over."""
+        self._address = ""
+        self._phase = _Phase.NEW
+        self._introduced = False
+        self._head = bytearray()
+        self._room = memoryview(self._head)
+        self._filled = 0
+        self._keep_alive = True
+        self._sending: _Sending | None = None
+        self._deadline = 0.0
+
+    def opened(self, address: str) -> bool:
+        self._address = address
+        if self._house.admission.open(address):
+            self._phase = _Phase.HANDSHAKE
+            return True
+        self._refuse("too many connections")
+        return False
+
+    def secured(self) -> None:
+        house = self._house
+        verdict = house.member_of(self.channel.peer_certificate() or b"")
+        if isinstance(verdict, NotAMember) or house.is_banned(verdict):
+            house.admission.not_authenticated(self._address)
+            self._refuse(verdict.reason if isinstance(verdict, NotAMember) else "banned")
+        elif not house.admission.authenticated(self._address, verdict):
+            self._refuse("too many connections of this peer")
+        else:
+            self._phase, self.peer_id = _Phase.MEMBER, verdict
+            self._head = bytearray(wire.HEAD_LIMIT)
+            self._room = memoryview(self._head)
+            self._deadline = house.now() + HEAD_TIMEOUT_S
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._filled == 0:
+            self._deadline = self._house.now() + HEAD_TIMEOUT_S
+        self._filled += nbytes
+        self._answer_all()
+        if self._sending is not None and self._filled == wire.HEAD_LIMIT:
+            self.channel.pause_reading()
+
+    def writable(self) -> None:
+        if self._sending is not None:
+            self._sending.blocked = False
+            self._go_on()
+
+    def lost(self, error: Exception | None) -> None:
+        if self._phase is _Phase.HANDSHAKE:
+            self._house.admission.not_authenticated(self._address)
+            self._refuse(reason_of(error))
+        elif self._phase is _Phase.MEMBER:
+            self._end_sending()
+            self._house.admission.closed(self.peer_id)
+        self._house.leave(self)
+
+    def look(self, now: float) -> None:
+        """Called every second: close what is idle, drop who reads too slowly."""
+        sending = self._sending
+        if self._phase is not _Phase.MEMBER or self.channel.is_closing():
+            return
+        if sending is None:
+            if now > self._deadline:
+                self.channel.close()
+        elif sending.blocked and sending.rate.too_slow(now):
+            self._house.counters.slow_readers += 1
+            self.channel.abort()
+
+    def _refuse(self, reason: str) -> None:
+        self._phase = _Phase.REFUSED
+        counters = self._house.counters
+        counters.refused += 1
+        counters.refusals.append(Refused(address=self._address, reason=reason, at=self._house.now()))
+        self.channel.close()
+
+    def _answer_all(self) -> None:
+        """Answer the requests that are here, one after the other, until one takes longer."""
+        while self._sending is None and self._filled and not self.channel.is_closing():
+            end = self._head.find(b"\r\n\r\n", 0, self._filled) + 4
+            if end < 4:
+                if self._filled == wire.HEAD_LIMIT:
+                    self._malformed(400)
+                return
+            data = bytes(self._room[:end])
+            rest = self._filled - end
+            self._room[:rest] = bytes(self._room[end : self._filled])
+            self._filled = rest
+            self._deadline = self._house.now() + (HEAD_TIMEOUT_S if rest else IDLE_TIMEOUT_S)
+            try:
+                head = wire.parse_request_head(data)
+            except wire.WireError as error:
+                self._malformed(error.status)
+            else:
+                self._answer(head)
+
+    def _malformed(self, status: int) -> None:
+        self._house.counters.malformed += 1
+        self._keep_alive = status in _HARMLESS
+        self._respond(wire.format_response(status, headers=_goodbye(self._keep_alive)))
+
+    def _answer(self, head: wire.RequestHead) -> None:
+        house = self._house
+        house.counters.requests += 1
+        self._keep_alive = head.keep_alive
+        if house.is_banned(self.peer_id):
+            self.channel.close()
+            return
+        if not self._introduced:
+            self._introduced = True
+            house.on_caller(Caller(peer_id=self.peer_id, address=self._address, port=head.port))
+        request = head.request
+        match request:
+            case wire.BytesRequest():
+                self._answer_range(request)
+            case wire.OfferRequest():
+                self._respond_document(house.offer_of(request.content_id), "application/json")
+            case wire.HelloRequest():
+                self._respond_document(house.hello, "application/json")
+            case wire.CertificateRequest():
+                self._respond_document(house.certificate_of(request.peer_id), "application/pkix-cert")
+            case _:
+                assert_never(request)
+
+    def _answer_range(self, request: wire.BytesRequest) -> None:
+        house, item = self._house, request.item
+        entry = house.store.find(request.content_id)
+        if entry is None:
+            self._respond(_NOT_FOUND)
+            return
+        layout = entry.layout
+        chunks = layout.touched_by(item)
+        if item.stop > layout.length or len(chunks) > wire.CHUNKS_A_REQUEST:
+            self._respond(_NOT_SATISFIABLE)
+            return
+        wanted = ((1 << len(chunks)) - 1) << chunks[0]
+        if entry.have & wanted != wanted:
+            self._respond(_NOT_FOUND)
+            return
+        busy = house.admission.admit(self.peer_id)
+        if busy is not None:
+            house.counters.busy += 1
+            self._respond(wire.format_response(503, headers=[("Retry-After", str(busy.retry_after_s))]))
+            return
+        now = house.now()
+        self._sending = _Sending(
+            content_id=request.content_id,
+            position=item.start,
+            stop=item.stop,
+            chunks=chunks,
+            head=wire.format_range_head(item, layout.length, house.vouchers_of(request.content_id, chunks)),
+            began_at=now,
+            rate=ReadRate(house.admission.limits, now),
+        )
+        self._send()
+
+    def _go_on(self) -> None:
+        self._send()
+        if self._sending is None:
+            self.channel.resume_reading()
+            self._answer_all()
+
+    def _send(self) -> None:
+        """Send as much of the range as the peer takes now; end the response when all of it is out."""
+        sending, upload = self._sending, self._house.admission.upload
+        if sending is None or self.channel.is_closing():
+            return
+        for _ in range(PIECES_A_TURN):
+            if sending.position == sending.stop:
+                self._end_sending()
+                return
+            wait_s = upload.delay(self._house.now()) if upload is not None else 0.0
+            if wait_s > 0.0:
+                sending.rate = ReadRate(self._house.admission.limits, self._house.now())
+                asyncio.get_running_loop().call_later(wait_s, self._turn, sending)
+                return
+            if sending.cold:
+                self._house.spawn(self._send_cold(sending))
+                return
+            began = self._house.now()
+            if not self._send_piece(sending, self._house.store.read):
+                return
+            sending.cold = self._house.now() - began > COLD_S
+            if sending.blocked:
+                return
+        asyncio.get_running_loop().call_soon(self._turn, sending)
+
+    def _turn(self, sending: _Sending) -> None:
+        if self._sending is sending and not sending.blocked:
+            self._go_on()
+
+    def _send_piece(self, sending: _Sending, read: Callable[[ContentId, ByteRange], bytes]) -> bool:
+        piece = sending.piece
+        try:
+            data = read(sending.content_id, piece)
+        except (LookupError, OSError) as error:
+            self._cannot_read(sending, error)
+            return False
+        house = self._house
+        if sending.head:
+            self.channel.encrypt(sending.head)
+            sending.head = b""
+        sending.blocked = not self.channel.write(data)
+        sending.position = piece.stop
+        sending.rate.took(piece.length)
+        if house.admission.upload is not None:
+            house.admission.upload.spend(piece.length)
+        house.counters.bytes_by_peer[self.peer_id] += piece.length
+        return True
+
+    async def _send_cold(self, sending: _Sending) -> None:
+        """Read one piece in a thread, so that a slow disk holds up this connection only."""
+        store, piece = self._house.store, sending.piece
+        began = self._house.now()
+        try:
+            data = await self._house.workers.run(store.read, sending.content_id, piece)
+        except (LookupError, OSError) as error:
+            if self._sending is sending:
+                self._cannot_read(sending, error)
+            return
+        sending.cold = self._house.now() - began > COLD_S
+        if self._sending is sending and self._send_piece(sending, lambda _id, _item: data) and not sending.blocked:
+            self._go_on()
+
+    def _cannot_read(self, sending: _Sending, error: LookupError | OSError) -> None:
+        """Not checked yet: check. Else it was dropped meanwhile, or the disk fails."""
+        if not sending.head:
+            self.channel.abort()
+        elif isinstance(error, LookupError) and not sending.checked:
+            sending.checked = True
+            self._house.spawn(self._check(sending))
+        else:
+            self._end_sending()
+            self._respond(_NOT_FOUND)
+
+    async def _check(self, sending: _Sending) -> None:
+        first, last = ChunkIndex(sending.chunks[0]), ChunkIndex(sending.chunks[-1])
+        try:
+            await self._house.store.ensure_checked(sending.content_id, first, last)
+        except BaseException:
+            self.channel.abort()
+            raise
+        if self._sending is sending:
+            self._go_on()
+
+    def _end_sending(self) -> None:
+        sending, self._sending = self._sending, None
+        if sending is None:
+            return
+        now = self._house.now()
+        self._deadline = now + (HEAD_TIMEOUT_S if self._filled else IDLE_TIMEOUT_S)
+        if sending.admitted:
+            self._house.admission.finished(self.peer_id, now - sending.began_at)
+        if not self._keep_alive:
+            self.channel.close()
+
+    def _respond_document(self, document: bytes | None, content_type: str) -> None:
+        if document is None:
+            self._respond(_NOT_FOUND)
+        else:
+            self._respond(wire.format_response(200, document, [("Content-Type", content_type)]))
+
+    def _respond(self, response: bytes) -> None:
+        """Send a response that is in memory; while the peer does not read it, it gets no other."""
+        if not self.channel.write(response) and not self.channel.is_closing():
+            now = self._house.now()
+            self._sending = _Sending(
+                content_id=ContentId(""),
+                position=0,
+                stop=0,
+                chunks=range(0),
+                head=b"",
+                began_at=now,
+                rate=ReadRate(self._house.admission.limits, now),
+                admitted=False,
+                blocked=True,
+            )
+        elif not self._keep_alive:
+            self.channel.close()
+
+
+_HARMLESS = frozenset({404, 416})
+"""After these the connection goes on: the request was understood."""
+
+_NOT_FOUND = wire.format_response(404)
+"""The same bytes whether content is unknown, not for sharing, or not held in full."""
+
+_NOT_SATISFIABLE = wire.format_response(416)
+
+
+def _goodbye(keep_alive: bool) -> tuple[tuple[str, str], ...]:
+    return () if keep_alive else (("Connection", "close"),)
+
+
+def reason_of(error: Exception | None) -> str:
+    """Why a handshake failed, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "TLS failed").replace("_", " ").lower()
+    return str(error) if error is not None and str(error) else "closed during the handshake"

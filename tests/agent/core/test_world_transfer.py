@@ -1,0 +1,172 @@
+"""One file in a random world: whatever happens, what `FileTransfer` promises holds.
+
+The promises are asserts in tests/support/world.py; here is the user, and the end of every story.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.core.facts import RangeSupport
+from agent.core.sources import FileId
+from agent.core.spec import Restored, Snapshot, TransferSpec
+from agent.core.transfer import FileTransfer, Phase
+from agent.core.tuning import Tuning
+from tests.support.world import Flags, Manner, World
+from validation.content import MIN_CHUNK_BYTES
+
+FILE = FileId("job/0")
+TUNING = Tuning(note_bytes=MIN_CHUNK_BYTES, near_request_chunks=3, origin_share_bytes=2 * MIN_CHUNK_BYTES)
+
+
+class Story:
+    """A transfer, its world, and a user who resumes it whenever it waits."""
+
+    def __init__(self, seed: int, flags: Flags) -> None:
+        self.rng = random.Random(seed)
+        self.world = World(self.rng, flags, self.deliver)
+        self.spec = TransferSpec(file=FILE, url="http://origin.example/file")
+        self.snapshot = Snapshot()
+        self.outcomes: list[cmd.Outcome] = []
+        self.begin_at: float | None = None
+        self.transfer = self._new(None)
+
+    def _new(self, restored: Restored | None) -> FileTransfer:
+        transfer = FileTransfer(self.spec, TUNING, random.Random(self.rng.getrandbits(32)), restored)
+        self.world.transfers[FILE] = transfer
+        return transfer
+
+    def deliver(self, event: ev.FileEvent) -> None:
+        for command in self.transfer.handle(event, self.world.now):
+            self.act(command)
+
+    def act(self, command: cmd.Command) -> None:
+        if isinstance(command, get_args(cmd.Action)):
+            self.world.perform(command)  # type: ignore[arg-type]
+            if isinstance(command, cmd.SaveProgress | cmd.ForgetProgress):
+                self.snapshot = self.transfer.snapshot()
+            return
+        self.world.trace.append(f"{self.world.now:.3f} == {command}")
+        match command:
+            case cmd.Troubled(retry_at=retry_at):
+                assert retry_at > self.world.now, "a retry without a delay"
+                self.begin_at = retry_at
+            case cmd.Refetching():
+                self.begin_at = self.world.now
+            case cmd.Finished():
+                self.snapshot = self.transfer.snapshot()
+                self.at_the_end()
+            case _:
+                pass
+        self.outcomes.append(command)  # type: ignore[arg-type]
+
+    def at_the_end(self) -> None:
+        world = self.world
+        if world.flags.checked:
+            assert not world.wrong_cells(FILE), "finished with wrong bytes"
+        assert self.transfer.chunks is None or self.transfer.chunks.complete
+
+    def begin(self) -> None:
+        self.begin_at = None
+        self.world._send(ev.Begun(file=FILE))
+
+    def interfere(self) -> None:
+        choice = self.rng.random()
+        if choice < 0.4:
+            self.world._send(ev.Paused(file=FILE))
+            self.begin_at = self.world.now + self.rng.random()
+        elif choice < 0.5:
+            self.world.parts[FILE].cells.clear()
+            self.world._send(ev.PartFileLost(file=FILE))
+        elif choice < 0.6:
+            decision = self.rng.choice(list(ev.Decision))
+            self.world._send(ev.Decided(file=FILE, decision=decision))
+        elif choice < 0.8 and FILE in self.world.parts:
+            self.world.crash(FILE)
+            self.world.trace.append("crash")
+            self.transfer = self._new(Restored(snapshot=self.snapshot, held=self.world.parts[FILE].saved))
+            self.begin_at = self.world.now
+
+    def step(self) -> bool:
+        """One thing happens. False when nothing is left that could."""
+        world = self.world
+        due = self.transfer.deadline()
+        if due is not None and due <= world.now:
+            world._send(ev.Ticked(file=FILE))
+            again = self.transfer.deadline()
+            assert again is None or again > world.now, "a deadline that stays in the past"
+            return True
+        if self.begin_at is not None and self.begin_at <= world.now:
+            self.begin()
+            return True
+        if world.one_answer():
+            return True
+        times = [at for at in (due, self.begin_at) if at is not None]
+        if not times:
+            return False
+        world.now = max(world.now, min(times))
+        return True
+
+    def run(self, chaos: int = 150, patience: int = 3000) -> None:
+        self.begin()
+        for _ in range(chaos):
+            if self.rng.random() < 0.1:
+                self.world.happen()
+            elif self.world.flags.interferes and self.rng.random() < 0.04:
+                self.interfere()
+            else:
+                self.step()
+        self.world.calm = True
+        for _ in range(patience):
+            if self.step():
+                continue
+            if self.transfer.phase is Phase.DONE:
+                return
+            assert self.transfer.phase in (Phase.IDLE, Phase.FAILED), f"it hangs while {self.transfer.phase}"
+            self.begin()
+        raise AssertionError(f"no end: {self.transfer.phase}")
+
+
+def told(story: Story) -> str:
+    return "\n".join(story.world.trace[-120:])
+
+
+def play(seed: int, flags: Flags) -> Story:
+    story = Story(seed, flags)
+    try:
+        story.run()
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{flags}\nseed {seed}\n{told(story)}") from error
+    return story
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+MANNERS = st.lists(st.sampled_from(list(Manner)), max_size=5).map(tuple)
+LENGTHS = st.sampled_from([0, 1, MIN_CHUNK_BYTES - 1, MIN_CHUNK_BYTES, 5 * MIN_CHUNK_BYTES + 7, 12 * MIN_CHUNK_BYTES])
+FLAGS = st.builds(
+    Flags,
+    manners=MANNERS,
+    length=LENGTHS,
+    ranges=st.sampled_from(list(RangeSupport)),
+    etag=st.sampled_from([True, True, True, False]),
+    says_length=st.sampled_from([True, True, True, False]),
+    changes=st.booleans(),
+    interferes=st.booleans(),
+    fatal=st.booleans(),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(seed=SEEDS, flags=FLAGS)
+def test_every_story_ends_with_the_right_bytes(seed: int, flags: Flags) -> None:
+    story = play(seed, flags)
+    assert story.transfer.phase is Phase.DONE
