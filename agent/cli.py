@@ -55,7 +55,10 @@ def _carry_out(arguments: list[str]) -> int:
             return get(quick.options, quick.home, {"interface": quick.interfaces})
     from agent.cli_app import app  # typer: 0.2 s
 
-    code = app(args=arguments or ["--help"], prog_name="nearfetch", standalone_mode=False)
+    try:
+        code = app(args=arguments or ["--help"], prog_name="nearfetch", standalone_mode=False)
+    except SystemExit:
+        raise BrokenPipeError from None  # what typer makes of one; it exits for no other reason here
     return int(code) if isinstance(code, int) else int(ExitCode.OK)
 
 

@@ -141,7 +141,7 @@ def destination_of(url: str, output: str | None) -> Path:
     except UnicodeEncodeError as error:
         raise DestinationError("the name of the destination is not UTF-8") from error
     path = Path(os.path.abspath(text))
-    if path.is_dir() or text.endswith("/"):
+    if os.path.isdir(path) or text.endswith("/"):
         raise DestinationError(f"{path} is a directory: name a file in it with -o {path / 'NAME'}")
     check_destination(path)
     return path

@@ -48,11 +48,10 @@ from agent.schema import (
     JobDocument,
     NewFile,
     NewJob,
-    PeerDocument,
     PeerList,
 )
 from agent.verdicts import check_validators
-from agent.views import JobFrame, file_document, job_document
+from agent.views import JobFrame, file_document, job_document, peer_document, refusal_line
 from peer.core.voucher import PeerId
 from validation.content import ChunkLayout
 
@@ -256,23 +255,11 @@ class Engine:
         if network is None:
             problem = "this agent has no group: `nearfetch group create`, or `group join KEY`"
             return PeerList(peers=[], refused=[], problems=[problem])
-        peers = [
-            PeerDocument(
-                id=peer.peer_id,
-                name=peer.name,
-                address=peer.address,
-                port=peer.port,
-                version=peer.version,
-                authenticated=peer.authenticated,
-                standing=peer.standing.value,
-                reason=peer.reason,
-                last_seen_s=peer.last_seen_s,
-                bytes_taken=peer.bytes_taken,
-                bytes_given=peer.bytes_given,
-            )
-            for peer in network.peers()
-        ]
-        return PeerList(peers=peers, refused=list(network.refusals), problems=list(network.problems))
+        return PeerList(
+            peers=[peer_document(status, time.time()) for status in network.peers()],
+            refused=[refusal_line(refusal) for refusal in network.refusals()],
+            problems=list(network.problems),
+        )
 
     def cache_list(self) -> CacheList:
         """The peer cache."""

@@ -29,6 +29,7 @@ from agent.verdicts import Judge
 from peer.body import failure_of_oserror
 from peer.cache import NewChunk
 from peer.core.failure import Failure, FailureKind
+from peer.core.standing import Offence
 from peer.core.voucher import PeerId
 from peer.database import DatabaseError
 from validation.ranges import RangeSet
@@ -241,11 +242,12 @@ class FileWork:
             else:
                 await self._context.parts.cache.withdraw_chunks(content_id, command.chunks)
 
-    def _report(self, peer: PeerId, offence: cmd.Offence, detail: str) -> None:
+    def _report(self, peer: PeerId, offence: Offence, detail: str) -> None:
         network = self._context.parts.network
         if network is not None and peer != network.identity.peer_id:
-            name = network.name_of(peer)
-            self._context.log(self.file, f"peer {name} banned: {offence.value} ({detail})")
+            known = {status.peer_id: status.name for status in network.peers()}
+            name = f"{known.get(peer) or 'unknown'} ({peer[:8]})"
+            self._context.log(self.file, f"banned peer {name}: it {offence.value} ({detail})")
             network.report(peer, offence, detail)
 
     async def _save(self, command: cmd.SaveProgress) -> None:

@@ -136,9 +136,9 @@ class _Gate(asyncio.Transport):
 class _Stream:
     """aiohttp's stream, and the truth about its end.
 
-    aiohttp leaves two things unsaid: a reset while a body runs to the end of the connection looks like that end, and
-    after a chunk that is none the reader is never woken (client_proto.ResponseHandler, `connection_lost` and
-    `data_received`). The future that tells how the connection ended knows both.
+    aiohttp leaves two things unsaid: a reset while a body runs to the end of the connection looks like that end,
+    and after a chunk that is none the reader is never woken (client_proto.ResponseHandler, `connection_lost` and
+    `data_received`). The future that tells how the connection ended knows both. Silence is the receiver's business.
     """
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
@@ -148,6 +148,9 @@ class _Stream:
         self._closed = protocol.closed if protocol is not None else None
         if self._closed is not None:
             self._closed.add_done_callback(self._on_closed)
+        if protocol is not None:
+            protocol.read_timeout = None
+            protocol.start_timeout()
 
     @property
     def torn(self) -> BaseException | None:

@@ -195,8 +195,8 @@ class PeerDocument(Document, frozen=True, kw_only=True):
     standing: str
     reason: str | None
     """Why it is banned or on parole."""
-    last_seen_s: float
-    """Seconds ago."""
+    last_seen_s: float | None
+    """Seconds ago; None when only its ban is known."""
     bytes_taken: int
     """Payload received from it, ever."""
     bytes_given: int

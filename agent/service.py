@@ -28,11 +28,13 @@ from peer import durable
 from peer.cache import CacheLimits, PeerCache
 from peer.core.voucher import PeerId
 from peer.database import DatabaseError, DatabaseInUse, DatabaseTooNew
+from peer.errors import PeerError
 from peer.workers import Workers
 
 if TYPE_CHECKING:
     from peer.core.roster import KnownPeer
     from peer.network import PeerNetwork
+    from peer.settings import NetworkSettings
 
 LOCK_FILE = "lock"
 WORKER_THREADS = 4
@@ -190,4 +192,47 @@ async def _open_network(
     config: Config, cache: PeerCache, workers: Workers, listener: _Listener
 ) -> PeerNetwork | None:
     """The group's network, or None without a group: zeroconf and cryptography are not even imported then."""
-    return None
+    if config.group_key is None and config.group_ca_file is None:
+        return None
+    from peer.network import PeerNetwork
+
+    try:
+        return await PeerNetwork.open(_network_settings(config), cache, workers, listener)
+    except PeerError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(f"peers cannot be served: {error.strerror or error}") from error
+
+
+def _network_settings(config: Config) -> NetworkSettings:
+    from peer.core.admission import AdmissionLimits
+    from peer.group import AdminGroup, GroupKey
+    from peer.settings import NetworkSettings
+
+    if config.group_ca_file is not None:
+        assert config.group_certificate_file is not None
+        assert config.group_key_file is not None
+        group: AdminGroup | GroupKey = AdminGroup(
+            ca_file=config.group_ca_file,
+            certificate_file=config.group_certificate_file,
+            key_file=config.group_key_file,
+        )
+    else:
+        group = GroupKey.parse(config.group_key or "")
+    return NetworkSettings(
+        home=config.home,
+        group=group,
+        name=config.name,
+        host=config.listen_host,
+        port=config.listen_port,
+        interfaces=config.interface,
+        static_peers=tuple(_host_and_port(peer) for peer in config.peer),
+        admission=AdmissionLimits(upload_rate=config.upload_limit),
+    )
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"not a peer: {text!r} (write HOST:PORT)")
+    return host.strip("[]"), int(port)

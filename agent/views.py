@@ -13,7 +13,18 @@ from agent.core.job import JobState
 from agent.core.jobs import Job, JobError, JobFile
 from agent.core.spec import NearUse
 from agent.core.transfer import Phase
-from agent.schema import ErrorDocument, FileDocument, FileState, JobDocument, NewFile, NewJob, Validation
+from agent.schema import (
+    ErrorDocument,
+    FileDocument,
+    FileState,
+    JobDocument,
+    NewFile,
+    NewJob,
+    PeerDocument,
+    Validation,
+)
+from peer.refusals import Refusal
+from peer.settings import PeerStatus
 
 LOG_LINES = 50
 
@@ -116,3 +127,28 @@ def job_document(
         log=list(frame.log),
         sequence=job.version,
     )
+
+
+def peer_document(status: PeerStatus, now: float) -> PeerDocument:
+    """One member as it is known now; `now` in seconds since 1970."""
+    host, _, port = (status.address or "").rpartition(":")
+    return PeerDocument(
+        id=status.peer_id,
+        name=status.name,
+        address=host,
+        port=int(port or 0),
+        version=status.version,
+        authenticated=status.live,
+        standing=status.standing.value,
+        reason=status.reason or None,
+        last_seen_s=max(0.0, now - status.last_seen) if status.last_seen is not None else None,
+        bytes_taken=status.taken,
+        bytes_given=status.given,
+    )
+
+
+def refusal_line(refusal: Refusal) -> str:
+    """A refused contact as one line."""
+    port = "" if refusal.port is None else f":{refusal.port}"
+    times = f" ({refusal.count} times)" if refusal.count > 1 else ""
+    return f"{refusal.what.value} {refusal.host}{port}: {refusal.reason}{times}"

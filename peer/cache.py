@@ -135,6 +135,11 @@ class PeerCache:
         await self._database.close()
         self._files.close()
 
+    @property
+    def limit_bytes(self) -> int:
+        """The most the cache may hold, in bytes."""
+        return self._limits.max_bytes
+
     def find(self, content_id: ContentId) -> CacheEntry | None:
         """What is offered of this content; None when nothing is."""
         record = self._by_id.get(content_id)

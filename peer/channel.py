@@ -21,6 +21,9 @@ RAW_BUFFER_BYTES = 256 * 1024
 RECORD_BYTES = 16 * 1024
 """The largest TLS record (RFC 8446 §5.1); OpenSSL takes no more in one call."""
 
+SEND_BYTES = 64 * 1024
+"""Given to the transport at once. Larger blocks would be mapped and unmapped by malloc each time: page faults."""
+
 WRITE_HIGH_BYTES = 64 * 1024
 """Encrypted bytes the transport may hold before the user is told to wait."""
 
@@ -98,6 +101,8 @@ class Channel(asyncio.BufferedProtocol):
         rest = memoryview(data)
         for start in range(0, len(rest), RECORD_BYTES):
             self._tls.write(rest[start : start + RECORD_BYTES])
+            if self._outgoing.pending >= SEND_BYTES:
+                self._send()
         self._send()
         return not self._writing_paused
 

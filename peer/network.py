@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVarTuple
 
 from peer import durable
 from peer.cache import PeerCache
@@ -47,6 +47,8 @@ __all__ = [
     "PeerNetwork",
     "PeerStatus",
 ]
+
+Ts = TypeVarTuple("Ts")
 
 FIRST_ROUND_S = 0.35
 """From the first mDNS question to the last answer that can be expected: the question waits up to 0.12 s (RFC 6762
@@ -223,7 +225,7 @@ class PeerNetwork:
         good = tuple(item for item in outcome.vouchers if not self._roster.is_banned(item.signer, now))
         unknown = {item.signer for item in good if self._certificates.find(item.signer) is None}
         for signer in sorted(unknown - {self.identity.peer_id}):
-            self._spawn(self._learn_certificate(address, signer))
+            self._spawn(self._learn_certificate, address, signer)
         return replace(outcome, vouchers=good)
 
     # who misbehaved
@@ -239,8 +241,8 @@ class PeerNetwork:
             self._ledger.ban(Ban(peer_id=peer_id, offence=offence, detail=detail, since=at, until=at + BAN_S))
             self._server.disconnect(peer_id)
             self._client.disconnect(peer_id)
-            self._spawn(self._withdraw(peer_id))
-            self._spawn(self._save())
+            self._spawn(self._withdraw, peer_id)
+            self._spawn(self._save)
         if was_live and consequence is not Consequence.PAROLE:
             self._listener.peer_down(peer_id)
         self._meeting.wake()
@@ -249,7 +251,7 @@ class PeerNetwork:
         """Forgive a member; it is tried again at once. False when it was not banned."""
         lifted = self._ledger.unban(peer_id)
         self._roster.unban(peer_id, time.monotonic())
-        self._spawn(self._save())
+        self._spawn(self._save)
         self._meeting.wake()
         return lifted
 
@@ -259,8 +261,8 @@ class PeerNetwork:
         now = time.monotonic()
         for host, port in self._settings.static_peers:
             self._roster.heard(Sighting(host=host, port=port, peer_id=None, how=Sighted.CONFIGURED), now)
-        self._spawn(self._meeting.run())
-        self._spawn(self._keep_house())
+        self._spawn(self._meeting.run)
+        self._spawn(self._keep_house)
         if self._settings.discovering is Discovering.OFF:
             self._discovery_started = now - FIRST_ROUND_S
             return
@@ -277,7 +279,7 @@ class PeerNetwork:
         )
         ours = Announcement(peer_id=self.identity.peer_id, group_tag=self.identity.group_tag, port=self.port)
         self._locating = Locating(ours, self._settings.interfaces, listener, self._looking)
-        self._spawn(self._locating.run())
+        self._spawn(self._locating.run)
 
     def _looking(self) -> None:
         failed = self._locating is not None and self._locating.problem is not None
@@ -310,7 +312,7 @@ class PeerNetwork:
         self._ledger.met(peer.peer_id, peer.name, time.time())
         if self._certificates.find(peer.peer_id) is None:
             address = PeerAddress(peer.peer_id, peer.host, peer.port)
-            self._spawn(self._learn_certificate(address, peer.peer_id))
+            self._spawn(self._learn_certificate, address, peer.peer_id)
         self._listener.peer_up(peer)
 
     def _peer_down(self, peer_id: PeerId) -> None:
@@ -405,13 +407,11 @@ class PeerNetwork:
         self._memory.count_given(self._server.counters.bytes_by_peer)
         await self._memory.save()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        if self._closing:
-            work.close()
-            return
-        task = self._tasks.create_task(_guarded(work))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    def _spawn(self, work: Callable[[*Ts], Coroutine[None, None, None]], *args: *Ts) -> None:
+        if not self._closing:
+            task = self._tasks.create_task(_guarded(work, *args))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
 
 
 def _load_identity(settings: NetworkSettings) -> Identity:
@@ -419,10 +419,10 @@ def _load_identity(settings: NetworkSettings) -> Identity:
     return Identity.load_or_create(settings.home, settings.group, time.time(), settings.name)
 
 
-async def _guarded(work: Coroutine[None, None, None]) -> None:
+async def _guarded(work: Callable[[*Ts], Coroutine[None, None, None]], *args: *Ts) -> None:
     """A task's top: one that fails is told to the loop's handler and takes nobody with it."""
     try:
-        await work
+        await work(*args)
     except Exception as error:  # noqa: BLE001  a task's top: nobody above could do more than tell it
         context = {"message": "a task of the peer network failed", "exception": error}
         asyncio.get_running_loop().call_exception_handler(context)

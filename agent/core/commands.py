@@ -11,17 +11,11 @@ from enum import Enum
 from agent.core.events import RequestId
 from agent.core.sources import FileId, SourceId
 from peer.core.failure import Failure
+from peer.core.standing import Offence
 from peer.core.voucher import PeerId, Voucher
 from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId
 from validation.digest import ChunkDigest
 from validation.ranges import ByteRange
-
-
-class Offence(Enum):
-    """What a peer did. The values are the reasons shown to users."""
-
-    CORRUPT_BYTES = "sent bytes that do not match their voucher"
-    FALSE_VOUCHER = "vouched for bytes that the origin does not serve"
 
 
 class Durability(Enum):

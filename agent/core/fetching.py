@@ -23,6 +23,7 @@ from agent.core.sources import ORIGIN, SourceBook, SourceId, SourceKind, kind_of
 from agent.core.spec import Integrity, Restored, Tally, TransferSpec
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind
+from peer.core.standing import Offence
 from peer.core.voucher import PeerId, Voucher, VoucherBook
 from validation.content import (
     MAX_CONTENT_BYTES,
@@ -421,7 +422,7 @@ class Fetching:
         self._sources.drop(expected.source)
         peer = peer_of(expected.source)
         if peer is not None:
-            self._report(peer, cmd.Offence.CORRUPT_BYTES, f"chunk {chunk}", out)
+            self._report(peer, Offence.CORRUPT_BYTES, f"chunk {chunk}", out)
         else:
             out.append(
                 cmd.WithdrawChunks(file=self._spec.file, content_ids=self.content_ids, chunks=Bitfield(1 << chunk))
@@ -429,9 +430,9 @@ class Fetching:
 
     def _refute(self, chunk: ChunkIndex, truth: ChunkDigest, out: list[cmd.Command]) -> None:
         for signer in self._vouchers.refute(chunk, truth):
-            self._report(signer, cmd.Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
+            self._report(signer, Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
 
-    def _report(self, peer: PeerId, offence: cmd.Offence, detail: str, out: list[cmd.Command]) -> None:
+    def _report(self, peer: PeerId, offence: Offence, detail: str, out: list[cmd.Command]) -> None:
         self._vouchers.forget_signer(peer)
         out.append(cmd.ReportPeer(file=self._spec.file, peer=peer, offence=offence, detail=detail))
 

@@ -47,7 +47,7 @@ second."""
 CHECK_S = 60.0
 """A live peer that was silent this long is asked whether it is still there."""
 
-CHECK_AGAIN_S = 2.0
+CHECK_AGAIN_S = 1.0
 """A goodbye, a broken connection or a new call is looked into at once, but not more often than this: goodbyes can
 be forged."""
 

@@ -26,7 +26,7 @@ IMPATIENT = BodyLimits(minimum_rate=1024, stall_time_s=1.0)
 
 
 class MemorySink:
-    """Keeps what is written, by offset. `error` is raised by every write, `gate` holds writes back until it is set."""
+    """Keeps what is written, by offset. `error` is raised by every write, `gate` holds writes until it is set."""
 
     def __init__(self, error: OSError | None = None, gate: threading.Event | None = None) -> None:
         self.data = bytearray()

@@ -262,13 +262,13 @@ def _chunked(reply: Reply, fault: Fault, asked: Asked) -> None:
     reply.framing = Framing.CHUNKED
 
 
-@_fault("chunked-cut", _BOTH)
+@_fault("chunked-cut")
 def _chunked_cut(reply: Reply, fault: Fault, asked: Asked) -> None:
     """All the payload comes, the last chunk (the end) does not."""
     reply.framing, reply.cut, reply.ending = Framing.CHUNKED, reply.length, Ending.CLOSE
 
 
-@_fault("chunked-garbage", _BOTH)
+@_fault("chunked-garbage")
 def _chunked_garbage(reply: Reply, fault: Fault, asked: Asked) -> None:
     """Half the payload, then something that is no chunk; the connection stays open."""
     reply.framing, reply.cut, reply.bad_chunk = Framing.CHUNKED, reply.length // 2, True

@@ -1,0 +1,133 @@
+"""Real peer networks on 127.0.0.1: opened for a test, watched, closed after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+
+from peer.cache import CacheLimits, PeerCache
+from peer.core.roster import KnownPeer
+from peer.core.voucher import PeerId
+from peer.identity import GroupKey
+from peer.network import Claim, NetworkSettings, PeerNetwork
+from peer.workers import Workers
+from validation.content import ContentId
+from validation.ranges import ByteRange
+
+LOOPBACK = "127.0.0.1"
+WAIT_S = 5.0
+
+
+class Watch:
+    """A `PeerListener` that remembers, and lets tests wait for what it hears."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, PeerId]] = []
+        self.up: dict[PeerId, KnownPeer] = {}
+        self._news = asyncio.Event()
+
+    def peer_up(self, peer: KnownPeer) -> None:
+        assert peer.peer_id not in self.up, "twice up"
+        self.up[peer.peer_id] = peer
+        self.log.append(("up", peer.peer_id))
+        self._news.set()
+
+    def peer_down(self, peer_id: PeerId) -> None:
+        del self.up[peer_id]  # KeyError: was not up
+        self.log.append(("down", peer_id))
+        self._news.set()
+
+    async def until(self, *peers: PeerId) -> None:
+        """Exactly these are up."""
+        async with asyncio.timeout(WAIT_S):
+            while set(self.up) != set(peers):
+                self._news.clear()
+                await self._news.wait()
+
+
+@dataclass
+class Agent:
+    """One opened network with what belongs to it."""
+
+    network: PeerNetwork
+    watch: Watch
+    cache: PeerCache
+    started_in_s: float
+    close: Callable[[], Awaitable[None]]
+
+    @property
+    def id(self) -> PeerId:
+        """Its peer id."""
+        return self.network.identity.peer_id
+
+
+@dataclass
+class Lan:
+    """Opens agents below `directory` and closes what is still open at the end."""
+
+    directory: Path
+    group: GroupKey = field(default_factory=GroupKey.create)
+    _open: dict[str, AsyncExitStack] = field(default_factory=dict)
+
+    async def __aenter__(self) -> Lan:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        async with asyncio.TaskGroup() as closing:
+            for name in list(self._open):
+                closing.create_task(self.stop(name))
+
+    async def start(
+        self, name: str, *, claims: Callable[[ContentId], Claim | None] = lambda _: None, **changes: object
+    ) -> Agent:
+        """Open the agent `name` (again: with the home it had)."""
+        async with AsyncExitStack() as stack:
+            workers = Workers(2)
+            stack.callback(workers.close)
+            home = self.directory / name
+            home.mkdir(exist_ok=True)
+            cache = await PeerCache.open(home / "cache", CacheLimits(max_bytes=1 << 30), workers, time.time)
+            stack.push_async_callback(cache.close)
+            settings = NetworkSettings(
+                home=home, group=self.group, name=name, host=LOOPBACK, interfaces=(LOOPBACK,)
+            )
+            settings = replace(settings, **changes)  # type: ignore[arg-type]
+            watch = Watch()
+            began = time.monotonic()
+            network = await PeerNetwork.open(settings, cache, workers, watch, claims=claims)
+            stack.push_async_callback(network.close)
+            self._open[name] = stack.pop_all()
+            return Agent(network, watch, cache, time.monotonic() - began, lambda: self.stop(name))
+
+    async def stop(self, name: str) -> None:
+        """Close it, in order."""
+        await self._open.pop(name).aclose()
+
+
+class Memory:
+    """A `Sink` in memory."""
+
+    def __init__(self, length: int) -> None:
+        self.data = bytearray(length)
+        self.count = 0
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self.data[offset : offset + len(data)] = data
+
+    def arrived(self, item: ByteRange) -> None:
+        self.count += item.length
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Poll for something that no event tells, with a limit."""
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, f"never: {what}"
+        await asyncio.sleep(0.01)
