@@ -8,19 +8,31 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.config import Config
 from agent.core.events import FileEvent
 from agent.core.sources import FileId
+from agent.core.transfer import FileTransfer
 from agent.journal import Journal
 from agent.origin import OriginClient
+from agent.partfile import PartFile
 from peer.cache import PeerCache
 from peer.workers import Workers
 
 if TYPE_CHECKING:
-    from agent.filework import FileWork
     from peer.network import PeerNetwork
+
+
+class Work(Protocol):
+    """One file's worker, as far as others may look into it."""
+
+    part: PartFile | None
+    """The temporary file; None before there is one."""
+
+    @property
+    def transfer(self) -> FileTransfer:
+        """What decides for the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,5 +67,5 @@ class Context:
     """A line for the log of a file's job."""
     save_file: Callable[[FileId], Coroutine[Any, Any, None]]
     """Record a file's row in the journal (not its progress)."""
-    work_of: Callable[[FileId], FileWork | None]
+    work_of: Callable[[FileId], Work | None]
     """Who carries out the commands of another file; None when that file is gone."""

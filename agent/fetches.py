@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, assert_never
+from typing import Protocol, assert_never
 
-from agent.context import Context
+from agent.context import Context, Work
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.events import RequestId
-from agent.core.sources import SourceKind, kind_of, peer_of, sibling_of
+from agent.core.facts import OriginFacts
+from agent.core.sources import FileId, SourceKind, kind_of, peer_of, sibling_of
+from agent.near import NearWatch
 from agent.origin import OriginRequest
 from agent.partfile import PartFile
+from agent.schema import NewFile
 from peer.body import failure_of_oserror
 from peer.cache import NotCached
 from peer.core.failure import Failure, FailureKind
@@ -24,8 +27,27 @@ from peer.sink import Fetched
 from validation.content import ChunkIndex, ChunkLayout
 from validation.ranges import ByteRange
 
-if TYPE_CHECKING:
-    from agent.filework import FileWork
+
+class FetchWork(Work, Protocol):
+    """What fetching needs to know of the file it fetches for."""
+
+    new: NewFile
+
+    @property
+    def file(self) -> FileId:
+        """Its id."""
+
+    @property
+    def facts(self) -> OriginFacts:
+        """The origin's description."""
+
+    @property
+    def watch(self) -> NearWatch | None:
+        """Who is asked; None while nobody is."""
+
+    async def ready(self) -> PartFile | None:
+        """The part file once nothing is being prepared; None when it could not be made."""
+
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +58,7 @@ WRITEBACK_BYTES = 16 * 1024 * 1024
 class _PartSink:
     """Bytes of one request into the part file."""
 
-    def __init__(self, part: PartFile, request: RequestId, work: FileWork, context: Context) -> None:
+    def __init__(self, part: PartFile, request: RequestId, work: FetchWork, context: Context) -> None:
         self._part = part
         self._request = request
         self._work = work
@@ -60,7 +82,7 @@ class _PartSink:
 class Fetches:
     """All requests in flight of one file."""
 
-    def __init__(self, work: FileWork, context: Context) -> None:
+    def __init__(self, work: FetchWork, context: Context) -> None:
         self._work = work
         self._context = context
         self._tasks: dict[RequestId, asyncio.Task[None] | None] = {}

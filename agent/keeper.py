@@ -23,8 +23,8 @@ from agent.filework import FileWork
 from agent.journal import FileKey, FileRecord, JobRecord, StoredJob, decode_ranges
 from agent.partfile import Overwrite, PartFileLost, Publication, is_published, mode_by_umask
 from agent.records import StoredFile, decode_error, decode_file, destination_of, encode_error, encode_file, spec_of
-from agent.schema import NewFile, NewJob, Priority
-from agent.views import JobFrame, validation_of
+from agent.schema import FileDocument, JobDocument, NewFile, NewJob, Priority
+from agent.views import JobFrame, file_document, job_document, validation_of
 
 RANKS = {
     Priority.FOREGROUND: Rank.FOREGROUND,
@@ -228,6 +228,17 @@ class Keeper:
             self._saved.pop(file.file, None)
         await self._context.parts.journal.delete_job(job.job)
         self.frames.pop(job.job, None)
+
+    # --- for users -------------------------------------------------------------------------------------------
+
+    def document(self, job: Job, now: float) -> JobDocument:
+        """The job as it is; `now` is the engine's clock."""
+        return job_document(job, self.frames[job.job], self.file_document, now)
+
+    def file_document(self, file: JobFile) -> FileDocument:
+        """One file as it is."""
+        work = self.works[file.file]
+        return file_document(file, work.new, None if work.part is None else work.part.path)
 
     # --- the log ---------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ side chose freely. Never knows: retries, jobs, ranges.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from dataclasses import replace
@@ -95,7 +96,8 @@ def _judge_connect(error: BaseException, cause: OSError, url: URL) -> tuple[Fail
         case TimeoutError():
             return FailureKind.CONNECT_TIMEOUT, "no connection within the time allowed"
         case _:
-            return FailureKind.CONNECT_FAILED, f"no connection ({cause.strerror or type(cause).__name__})"
+            reason = os.strerror(cause.errno) if cause.errno else type(cause).__name__
+            return FailureKind.CONNECT_FAILED, f"no connection ({reason})"
 
 
 def _certificate_reason(error: aiohttp.ClientConnectorCertificateError) -> str:

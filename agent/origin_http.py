@@ -80,6 +80,13 @@ class Answer:
     """Where it came from, after redirects."""
 
 
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return context
+
+
 _CLOSED = Failure(kind=FailureKind.ABORTED, message="the client is closed")
 
 
@@ -89,11 +96,10 @@ class Messenger:
     def __init__(self, settings: OriginSettings) -> None:
         """Raises OSError or ssl.SSLError when `ca_file` cannot be read, ValueError for a wrong network."""
         self._settings = settings
-        self._tls = ssl.create_default_context()
-        if settings.ca_file is not None:
-            self._tls.load_verify_locations(settings.ca_file)
+        self._tls = None if settings.ca_file is None else _tls_context(settings.ca_file)
         self._sessions: dict[AddressPolicy, aiohttp.ClientSession] = {}
         self._rules = AddressRules(settings.address_exceptions)
+        self._making_tls = asyncio.Lock()
         self._closed = False
 
     async def close(self) -> None:
@@ -128,13 +134,14 @@ class Messenger:
         if self._closed:
             return _CLOSED
         host = hop.url.host or ""
-        session = self._session(hop.policy)
         headers = [("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", self._settings.user_agent)]
         mine = {name.lower() for name, _ in hop.headers}
         headers = [item for item in headers if item[0].lower() not in mine] + list(hop.headers) + list(extra)
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s + self._settings.answer_timeout_s):
-                response = await session.request(method, hop.url, headers=headers, allow_redirects=False)
+                tls = await self._tls_for(hop.url)
+                session = self._session(hop.policy)
+                response = await session.request(method, hop.url, headers=headers, ssl=tls, allow_redirects=False)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             return failure_of_exception(error, hop.url) if self._sessions else _CLOSED
         assert isinstance(response, OriginResponse)
@@ -144,6 +151,15 @@ class Messenger:
             response.close()
             return refused
         return Answer(response, head, hop.url)
+
+    async def _tls_for(self, url: URL) -> ssl.SSLContext | bool:
+        """The context for https, made at the first need: reading the system's authorities takes its time."""
+        if url.scheme != "https":
+            return True
+        async with self._making_tls:
+            if self._tls is None:
+                self._tls = await asyncio.to_thread(_tls_context, None)
+        return self._tls
 
     def _session(self, policy: AddressPolicy) -> aiohttp.ClientSession:
         session = self._sessions.get(policy)
@@ -156,7 +172,6 @@ class Messenger:
         connector = aiohttp.TCPConnector(
             resolver=PolicyResolver(policy, self._rules),
             socket_factory=socket_factory(policy, self._rules),
-            ssl=self._tls,
             limit=0,
         )
         return aiohttp.ClientSession(

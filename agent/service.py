@@ -19,6 +19,7 @@ from agent.api import make_app, serving
 from agent.client import socket_path
 from agent.config import Config
 from agent.context import Parts
+from agent.control import Control
 from agent.engine import Engine
 from agent.errors import ConfigError, DatabaseNewerError, HomeInUseError
 from agent.journal import Journal
@@ -135,7 +136,7 @@ class Service:
         listener.engine = engine
         stack.push_async_callback(engine.stop)
         await engine.start()
-        await stack.enter_async_context(serving(make_app(engine), self.socket_path))
+        await stack.enter_async_context(serving(make_app(Control(engine)), self.socket_path))
 
 
 def _prepare_home(home: Path) -> None:

@@ -24,7 +24,7 @@ from peer.workers import Workers
 from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId
 from validation.ranges import ByteRange
 
-PIECE_BYTES = 65536
+PIECE_BYTES = 256 * 1024
 """Read and encrypted at once."""
 
 PIECES_A_TURN = 8

@@ -61,6 +61,7 @@ class Fetching:
         tuning: Tuning,
         rng: random.Random,
         tally: Tally,
+        requests: Requests,
         length: int | None,
     ) -> None:
         self.content_ids: tuple[ContentId, ...] = ()
@@ -71,7 +72,7 @@ class Fetching:
         self._tuning = tuning
         self._rng = rng
         self._tally = tally
-        self._requests = Requests()
+        self._requests = requests
         self._sources = SourceBook(tuning)
         self._vouchers = VoucherBook()
         self._expected: dict[ChunkIndex, _Expected] = {}
@@ -211,7 +212,7 @@ class Fetching:
     def assign(self, now: float, out: list[cmd.Command], near: bool) -> None:
         """Make the requests that are to be made now."""
         self._now = now
-        if self.complete or self.changed:
+        if self.complete or self.changed or self._requests.orphans:
             return
         if self.chunks is None:
             if not self._requests and self._share.failure is None:
@@ -246,8 +247,10 @@ class Fetching:
         )
 
     def _engaged(self) -> bool:
-        """The origin has a request in flight; a request for the whole waits until nothing else is in flight."""
-        return bool(self._requests) if self._share.whole_only else self._requests.of_origin is not None
+        """The origin has a request in flight; a request for the whole waits until nothing else is under way."""
+        if not self._share.whole_only:
+            return self._requests.of_origin is not None
+        return bool(self._requests) or (self.chunks is not None and bool(self.chunks.digesting))
 
     def _commit(self, assignment: Assignment, chunks: ChunkBook, now: float, out: list[cmd.Command]) -> None:
         item = chunks.layout.span(assignment.first, assignment.last)
@@ -286,7 +289,7 @@ class Fetching:
 
     def _arrived(self, request: ev.RequestId, item: ByteRange, now: float, out: list[cmd.Command]) -> None:
         entry = self._requests.get(request)
-        if entry is None:
+        if entry is None or entry.orphan:
             return
         entry.cursor = item.stop
         self._count(entry.source, item.length)

@@ -72,16 +72,17 @@ class OriginShare:
         self.failure = None
 
     def failed(self, failure: Failure, received: int) -> None:
-        """A request ended badly. One that brought enough is simply continued."""
+        """A request ended badly. One that brought enough is simply continued, if it can be."""
         if failure.kind is FailureKind.NO_RANGES:
             self.whole_only = True
         if failure.kind in _NO_FAULT:
             return
-        if failure.persistence is Persistence.TRANSIENT and received >= self._tuning.fruitful_bytes:
+        fruitful = received >= self._tuning.fruitful_bytes and not self.whole_only
+        if failure.persistence is Persistence.TRANSIENT and fruitful:
             return
         self.failure = failure
 
     def take_fruit(self) -> bool:
         """Whether any byte came since the last call."""
         fruit, self._fruit = self._fruit, 0
-        return fruit > 0
+        return fruit > 0 and not self.whole_only

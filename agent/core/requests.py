@@ -25,6 +25,8 @@ class InFlight:
     cursor: int
     began: float
     aborting: bool = False
+    orphan: bool = False
+    """What it was for is forgotten: it only has to end, before anything else is written."""
 
     @property
     def received(self) -> int:
@@ -33,7 +35,8 @@ class InFlight:
 
 
 class Requests:
-    """All requests in flight. Ids are never used twice, so that a late answer is recognised as late."""
+    """All requests in flight of one file, for its whole life: ids are never used twice, so that a late answer is
+    recognised as late."""
 
     def __init__(self) -> None:
         self._open: dict[RequestId, InFlight] = {}
@@ -60,6 +63,25 @@ class Requests:
     def close(self, request: RequestId) -> InFlight | None:
         """The request is over. None when it already was."""
         return self._open.pop(request, None)
+
+    def disown(self) -> None:
+        """Nothing that these requests still bring is wanted."""
+        for entry in self._open.values():
+            entry.orphan = True
+            entry.chunks = NO_CHUNKS
+
+    def close_orphan(self, request: RequestId) -> bool:
+        """If the request was disowned, it is over now."""
+        entry = self._open.get(request)
+        if entry is None or not entry.orphan:
+            return False
+        del self._open[request]
+        return True
+
+    @property
+    def orphans(self) -> bool:
+        """Some disowned request may still write."""
+        return any(entry.orphan for entry in self._open.values())
 
     @property
     def chunks(self) -> Bitfield:

@@ -64,6 +64,8 @@ def plan(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     taken = NO_CHUNKS
     for assignment in assignments:
         taken = Bitfield(taken | assignment.chunks)
+    if assignments and view.origin is OriginReadiness.WHOLE_ONLY:
+        return assignments  # the whole would be written over what they bring
     far = _far(view, Bitfield(view.missing & ~taken), rng)
     return assignments + ([far] if far is not None else [])
 

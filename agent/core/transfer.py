@@ -18,6 +18,7 @@ from agent.core.backoff import Backoff
 from agent.core.chunks import ChunkBook
 from agent.core.facts import OriginFacts, RangeSupport, Sharing
 from agent.core.fetching import FetchEvent, Fetching
+from agent.core.requests import Requests
 from agent.core.spec import Integrity, NearUse, Restored, Snapshot, Tally, TransferSpec
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind, Persistence
@@ -82,6 +83,7 @@ class FileTransfer:
         self._tuning = tuning
         self._rng = rng
         self._backoff = Backoff(first_s=tuning.retry_small_s, longest_s=spec.longest_retry_s, rng=rng)
+        self._requests = Requests()
         self._fetching: Fetching | None = None
         self._attempt = 0
         self._restarts = 0
@@ -193,6 +195,8 @@ class FileTransfer:
                 assert_never(event)
 
     def _fetch_event(self, event: FetchEvent, now: float, out: list[cmd.Command]) -> None:
+        if isinstance(event, ev.RangeReceived | ev.RangeFailed) and self._requests.close_orphan(event.request):
+            return
         if self._fetching is None or (isinstance(event, ev.SourceOffered) and not self._usable_near()):
             return
         self._fetching.handle(event, now, out)
@@ -240,7 +244,12 @@ class FileTransfer:
 
     def _new_fetching(self, facts: OriginFacts) -> Fetching:
         fetching = Fetching(
-            spec=self.spec, tuning=self._tuning, rng=self._rng, tally=self.tally, length=facts.length
+            spec=self.spec,
+            tuning=self._tuning,
+            rng=self._rng,
+            tally=self.tally,
+            requests=self._requests,
+            length=facts.length,
         )
         fetching.content_ids = self.content_ids
         if self._restored is not None:
@@ -272,6 +281,7 @@ class FileTransfer:
         self.tally.discarded += self.held_bytes
         if self._fetching is not None:
             self._fetching.abort_all(out)
+            self._requests.disown()
         self._fetching = None
         self._restored = None
         self._attempt += 1

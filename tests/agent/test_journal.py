@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -184,12 +186,10 @@ async def test_the_set_may_change_once_it_was_handed_over(reopen: Reopen) -> Non
     journal = await reopen()
     await journal.save(job(1), file(1))
     held = ranges((0, 10))
-    waiting = journal.note_progress(file(1).key, held)
-    step = waiting.send(None)
-    held.clear()
-    await step
-    with pytest.raises(StopIteration):
-        waiting.send(None)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(journal.note_progress(file(1).key, held))
+        await asyncio.sleep(0)  # the call has begun
+        held.clear()
     assert decode_ranges((await journal.load_all())[0].files[0].held) == ranges((0, 10))
 
 
@@ -294,7 +294,7 @@ def test_ranges_survive_encoding(pairs: list[tuple[int, int]]) -> None:
     assert decode_ranges(encode_ranges(held)) == held
 
 
-@given(st.binary(max_size=40))
+@given(st.binary(max_size=40) | st.binary(min_size=32, max_size=32).map(b"\x01".__add__))
 def test_any_bytes_are_ranges_or_refused(data: bytes) -> None:
     try:
         held = decode_ranges(data)
@@ -303,9 +303,13 @@ def test_any_bytes_are_ranges_or_refused(data: bytes) -> None:
     assert decode_ranges(encode_ranges(held)) == held
 
 
-@pytest.mark.parametrize("data", [b"\x02", b"\x01\x05", b"\x01\x00\x80", b"\x01\x00\x00", b"\x01\x00\x01\x00\x01"])
+PAIRS = [(5, 5), (7, 3), (0, 5, 5, 9), (0, 5, 3, 9), (10, 20, 0, 5)]
+NOT_RANGES = [b"\x02", b"\x01\x05", b"\x01" + bytes(8), *(struct.pack(f"<B{len(p)}Q", 1, *p) for p in PAIRS)]
+
+
+@pytest.mark.parametrize("data", NOT_RANGES)
 def test_what_was_never_encoded_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"range|zip|number|touch"):
+    with pytest.raises(ValueError, match="ranges"):
         decode_ranges(data)
 
 

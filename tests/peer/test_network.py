@@ -232,9 +232,9 @@ async def test_a_refusal_that_repeats_is_one_line(lan: Lan) -> None:
 
 
 async def test_bytes_come_with_vouchers_and_are_counted(lan: Lan, tmp_path: Path) -> None:
-    ann, ben = await lan.start("ann"), await lan.start("ben")
+    ann = await lan.start_beside("ann")
+    ben = await lan.start_beside("ben", ann)
     await publish(ann, tmp_path)
-    await ben.watch.until(ann.id)
     offer = await ben.network.offer(ann.id, CONTENT)
     assert not isinstance(offer, Failure | None)
     assert offer.have_chunks == LAYOUT.everything
@@ -250,9 +250,9 @@ async def test_bytes_come_with_vouchers_and_are_counted(lan: Lan, tmp_path: Path
 
 
 async def test_bytes_given_and_taken_survive_a_restart(lan: Lan, tmp_path: Path) -> None:
-    ann, ben = await lan.start("ann"), await lan.start("ben")
+    ann = await lan.start_beside("ann")
+    ben = await lan.start_beside("ben", ann)
     await publish(ann, tmp_path)
-    await ben.watch.until(ann.id)
     await fetch(ben, ann.id)
     await lan.stop("ann")
     await lan.stop("ben")
@@ -278,17 +278,16 @@ async def test_what_a_member_said_can_be_checked_when_it_is_gone(lan: Lan, tmp_p
 
 async def test_claims_are_offered(lan: Lan) -> None:
     claim = Claim(layout=LAYOUT, chunks=bitfield([1]))
-    ann = await lan.start("ann", claims=lambda content_id: claim if content_id == CONTENT else None)
-    ben = await lan.start("ben")
-    await ben.watch.until(ann.id)
+    ann = await lan.start_beside("ann", claims=lambda content_id: claim if content_id == CONTENT else None)
+    ben = await lan.start_beside("ben", ann)
     offer = await ben.network.offer(ann.id, CONTENT)
     assert not isinstance(offer, Failure | None)
     assert offer.claimed_chunks == bitfield([1])
 
 
 async def test_a_peer_that_does_not_answer_any_more_is_down(lan: Lan) -> None:
-    ann, ben = await lan.start("ann"), await lan.start("ben")
-    await ben.watch.until(ann.id)
+    ann = await lan.start_beside("ann")
+    ben = await lan.start_beside("ben", ann)
     await ann.network._server.close()  # as if it had been killed: no goodbye
     outcome = await ben.network.offer(ann.id, CONTENT)
     assert isinstance(outcome, Failure)
@@ -302,9 +301,8 @@ async def test_a_peer_that_does_not_answer_any_more_is_down(lan: Lan) -> None:
 
 
 async def test_a_liar_is_banned_at_once_on_both_ways(lan: Lan) -> None:
-    ann, eve = await lan.start("ann"), await lan.start("eve")
-    await ann.watch.until(eve.id)
-    await eve.watch.until(ann.id)
+    ann = await lan.start_beside("ann")
+    eve = await lan.start_beside("eve", ann)
     ann.network.report(eve.id, Offence.CORRUPT_BYTES, "chunk 3")
     assert ann.network.live() == []
     assert ann.watch.log[-1] == ("down", eve.id)
@@ -339,16 +337,16 @@ async def test_a_ban_survives_a_restart_and_can_be_lifted(lan: Lan) -> None:
 
 async def test_a_ban_is_stored_before_anything_else_happens(lan: Lan, tmp_path: Path) -> None:
     """A kill right after it must not free the liar: the file is there without a close."""
-    ann, eve = await lan.start("ann"), await lan.start("eve")
-    await ann.watch.until(eve.id)
+    ann = await lan.start_beside("ann")
+    eve = await lan.start_beside("eve", ann)
     ann.network.report(eve.id, Offence.CORRUPT_BYTES, "")
     ledger = tmp_path / "ann" / "peers.json"
     await until(lambda: ledger.exists() and b"CORRUPT_BYTES" in ledger.read_bytes(), "the ban is on disk")
 
 
 async def test_what_a_liar_vouched_for_is_withdrawn(lan: Lan, tmp_path: Path) -> None:
-    ann, eve = await lan.start("ann"), await lan.start("eve")
-    await ann.watch.until(eve.id)
+    ann = await lan.start_beside("ann")
+    eve = await lan.start_beside("eve", ann)
     await publish(ann, tmp_path, signers=(eve,))
     assert ann.cache.find(CONTENT) is not None
     ann.network.report(eve.id, Offence.FALSE_VOUCHER, "")
@@ -356,8 +354,8 @@ async def test_what_a_liar_vouched_for_is_withdrawn(lan: Lan, tmp_path: Path) ->
 
 
 async def test_a_kill_between_ban_and_withdrawal_is_made_good(lan: Lan, tmp_path: Path) -> None:
-    ann, eve = await lan.start("ann"), await lan.start("eve")
-    await ann.watch.until(eve.id)
+    ann = await lan.start_beside("ann")
+    eve = await lan.start_beside("eve", ann)
     ann.network.report(eve.id, Offence.FALSE_VOUCHER, "")
     await until((tmp_path / "ann" / "peers.json").exists, "the ban is on disk")
     await publish(ann, tmp_path, signers=(eve,))  # as if the withdrawal had never happened
@@ -367,9 +365,9 @@ async def test_a_kill_between_ban_and_withdrawal_is_made_good(lan: Lan, tmp_path
 
 
 async def test_a_liars_word_does_not_come_in_through_others(lan: Lan, tmp_path: Path) -> None:
-    ann, ben, eve = await lan.start("ann"), await lan.start("ben"), await lan.start("eve")
-    await ann.watch.until(ben.id, eve.id)
-    await ben.watch.until(ann.id, eve.id)
+    ann = await lan.start_beside("ann")
+    ben = await lan.start_beside("ben", ann)
+    eve = await lan.start_beside("eve", ann, ben)
     await publish(ben, tmp_path, signers=(eve,))
     before, _ = await fetch(ann, ben.id)
     assert isinstance(before, Fetched)
@@ -381,8 +379,8 @@ async def test_a_liars_word_does_not_come_in_through_others(lan: Lan, tmp_path: 
 
 
 async def test_an_accident_is_no_ban(lan: Lan) -> None:
-    ann, ben = await lan.start("ann"), await lan.start("ben")
-    await ann.watch.until(ben.id)
+    ann = await lan.start_beside("ann")
+    ben = await lan.start_beside("ben", ann)
     ann.network.report(ben.id, Offence.STALLED, "")
     (peer,) = ann.network.live()
     assert peer.standing is Standing.ON_PAROLE

@@ -14,7 +14,7 @@ from peer.cache import CacheLimits, PeerCache
 from peer.core.roster import KnownPeer
 from peer.core.voucher import PeerId
 from peer.identity import GroupKey
-from peer.network import Claim, NetworkSettings, PeerNetwork
+from peer.network import Claim, Discovering, NetworkSettings, PeerNetwork
 from peer.workers import Workers
 from validation.content import ContentId
 from validation.ranges import ByteRange
@@ -105,6 +105,17 @@ class Lan:
             stack.push_async_callback(network.close)
             self._open[name] = stack.pop_all()
             return Agent(network, watch, cache, time.monotonic() - began, lambda: self.stop(name))
+
+    async def start_beside(
+        self, name: str, *others: Agent, claims: Callable[[ContentId], Claim | None] = lambda _: None
+    ) -> Agent:
+        """Open it without mDNS (which takes its time to say goodbye), knowing the addresses of `others`."""
+        addresses = tuple((LOOPBACK, other.network.port) for other in others)
+        agent = await self.start(name, claims=claims, discovering=Discovering.OFF, static_peers=addresses)
+        await agent.watch.until(*(other.id for other in others))
+        for other in others:
+            await until(lambda other=other: agent.id in other.watch.up, "the other knows it too")  # type: ignore[misc]
+        return agent
 
     async def stop(self, name: str) -> None:
         """Close it, in order."""

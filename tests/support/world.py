@@ -144,8 +144,9 @@ class World:
         self.asking: dict[FileId, cmd.AskNear] = {}
         self.todo: list[Callable[[], None]] = []
         """Answers that are owed; any of them may come next."""
-        self.cache: dict[int, tuple[list[str], tuple[Voucher, ...]]] = {}
-        self.trace: list[str] = []
+        self.cache: dict[tuple[ContentId, int], tuple[list[str], tuple[Voucher, ...]]] = {}
+        self.trace: list[tuple[float, str, object]] = []
+        """What happened: time, direction, event or command."""
         self.origin_bytes = 0
         self.peers = [self._peer(number, manner) for number, manner in enumerate(flags.manners)]
 
@@ -202,7 +203,7 @@ class World:
         """Take one command: check what must hold, and remember what is owed."""
         file = command.file
         part = self.parts.setdefault(file, PartFile())
-        self.trace.append(f"{self.now:.3f} << {command}")
+        self.trace.append((self.now, "<<", command))
         match command:
             case cmd.ProbeOrigin():
                 self.todo.append(lambda: self._probe(file))
@@ -229,12 +230,17 @@ class World:
             case cmd.ForgetProgress():
                 part.saved = ()
                 part.cells.clear()
-            case cmd.WithdrawChunks(chunks=chunks):
-                self.cache = {at: entry for at, entry in self.cache.items() if not chunks >> at & 1}
-            case cmd.WithdrawContent():
-                self.cache.clear()
+            case cmd.WithdrawChunks(content_ids=ids, chunks=chunks):
+                drop = [(each, at) for each, at in self.cache if each in ids and chunks >> at & 1]
+                self._uncache(drop)
+            case cmd.WithdrawContent(content_ids=ids):
+                self._uncache([(each, at) for each, at in self.cache if each in ids])
             case cmd.PrepareFile() | cmd.LogLine():
                 pass
+
+    def _uncache(self, drop: list[tuple[ContentId, int]]) -> None:
+        for key in drop:
+            del self.cache[key]
 
     def _ask(self, command: cmd.AskNear) -> None:
         file = command.file
@@ -287,7 +293,8 @@ class World:
             assert len(versions) == 1, f"signed a mixture: {labels}"
             (version,) = versions
             assert self.content_id(command.file, version) in command.content_ids, "signed under a wrong id"
-        self.cache[command.chunk] = (labels, command.vouchers)
+        for content_id in command.content_ids:
+            self.cache[content_id, command.chunk] = (labels, command.vouchers)
 
     def _report(self, peer: PeerId) -> None:
         known = next(each for each in self.peers if each.peer == peer)
@@ -313,7 +320,7 @@ class World:
     # --- answers ---------------------------------------------------------------------------------------------
 
     def _send(self, event: ev.FileEvent) -> None:
-        self.trace.append(f"{self.now:.3f} >> {event}")
+        self.trace.append((self.now, ">>", event))
         self.deliver(event)
 
     def _trouble(self, chance: float) -> bool:
@@ -342,8 +349,8 @@ class World:
 
     def _offer_cache(self, file: FileId) -> None:
         asking = self.asking.get(file)
-        if asking is not None and self.content_id(file, self.version) in asking.content_ids:
-            have = bitfield(sorted(self.cache))
+        if asking is not None:
+            have = bitfield(chunk for content_id, chunk in self.cache if content_id in asking.content_ids)
             self._send(ev.SourceOffered(file=file, source=CACHE, have=have, claimed=Bitfield(0)))
 
     def _go_on(self, asked: Asked) -> None:
@@ -386,7 +393,7 @@ class World:
             return Failure(kind=FailureKind.NOT_TRUSTED, message="banned")
         if peer is not None and peer.manner is Manner.EMPTY:
             return Failure(kind=FailureKind.STALLED, message="nothing comes")
-        if source == CACHE and not all(chunk in self.cache for chunk in self.layout.touched_by(asked.command.item)):
+        if source == CACHE and not all(self._in_cache(asked, chunk) for chunk in self._chunks(asked)):
             return _gone()
         if (sibling := sibling_of(source)) is not None and not self._sibling_has(sibling, asked):
             return _gone()
@@ -397,6 +404,12 @@ class World:
         rest = ByteRange(asked.cursor, asked.command.item.stop)
         return part is not None and all(cell in part.cells for cell in self._cells(rest))
 
+    def _chunks(self, asked: Asked) -> range:
+        return self.layout.touched_by(asked.command.item)
+
+    def _in_cache(self, asked: Asked, chunk: int) -> bool:
+        return (self.content_id(asked.command.file, asked.version), chunk) in self.cache
+
     def _peer_behind(self, source: SourceId) -> Peer | None:
         who = peer_of(source)
         return next((each for each in self.peers if each.peer == who), None)
@@ -404,18 +417,20 @@ class World:
     def _write(self, asked: Asked, item: ByteRange) -> None:
         source, cells = asked.command.source, self.parts[asked.command.file].cells
         for cell in self._cells(item):
-            cells[cell] = Cell(self._label(source, cell, asked.version), source)
+            cells[cell] = Cell(self._label(asked, cell), source)
         if source == ORIGIN:
             self.origin_bytes += item.length
 
-    def _label(self, source: SourceId, cell: int, version: str) -> str:
+    def _label(self, asked: Asked, cell: int) -> str:
+        source = asked.command.source
         if source == ORIGIN:
-            return f"{version}.{cell}"
+            return f"{asked.version}.{cell}"
         if (sibling := sibling_of(source)) is not None:
             return self.parts[sibling].cells[cell].label
         if source == CACHE:
             chunk = cell * CELL // self.layout.chunk_bytes
-            return self.cache[chunk][0][cell - chunk * self.layout.chunk_bytes // CELL]
+            labels, _ = self.cache[self.content_id(asked.command.file, asked.version), chunk]
+            return labels[cell - chunk * self.layout.chunk_bytes // CELL]
         peer = self._peer_behind(source)
         assert peer is not None
         if peer.manner in (Manner.CORRUPT, Manner.FALSE_VOUCHER, Manner.NO_VOUCHER):
@@ -426,9 +441,11 @@ class World:
 
     def _vouchers(self, asked: Asked) -> tuple[Voucher, ...]:
         file, source = asked.command.file, asked.command.source
-        chunks = self.layout.touched_by(asked.command.item)
+        chunks = self._chunks(asked)
         if source == CACHE:
-            return tuple(each for chunk in chunks if chunk in self.cache for each in self._cached(file, chunk))
+            content_id = self.content_id(file, asked.version)
+            kept = [chunk for chunk in chunks if (content_id, chunk) in self.cache]
+            return tuple(each for chunk in kept for each in self._cached(content_id, chunk))
         peer = self._peer_behind(source)
         if peer is None or peer.manner is Manner.NO_VOUCHER:
             return ()
@@ -452,11 +469,10 @@ class World:
             return honest[1:]  # a signature could not be checked: its signer's certificate was not to be had
         return honest
 
-    def _cached(self, file: FileId, chunk: int) -> tuple[Voucher, ...]:
-        labels, vouchers = self.cache[chunk]
+    def _cached(self, content_id: ContentId, chunk: int) -> tuple[Voucher, ...]:
+        labels, vouchers = self.cache[content_id, chunk]
         if vouchers:
             return vouchers
-        content_id = self.content_id(file, self.version)
         own = PeerId("e" * 64)
         digest = digest_of_labels(labels)
         return (

@@ -55,7 +55,7 @@ class Story:
             if isinstance(command, cmd.SaveProgress | cmd.ForgetProgress):
                 self.snapshot = self.transfer.snapshot()
             return
-        self.world.trace.append(f"{self.world.now:.3f} == {command}")
+        self.world.trace.append((self.world.now, "==", command))
         match command:
             case cmd.Troubled(retry_at=retry_at):
                 assert retry_at > self.world.now, "a retry without a delay"
@@ -92,7 +92,7 @@ class Story:
             self.world._send(ev.Decided(file=FILE, decision=decision))
         elif choice < 0.8 and FILE in self.world.parts:
             self.world.crash(FILE)
-            self.world.trace.append("crash")
+            self.world.trace.append((self.world.now, "!!", "crash"))
             self.transfer = self._new(Restored(snapshot=self.snapshot, held=self.world.parts[FILE].saved))
             self.begin_at = self.world.now
 
@@ -137,7 +137,7 @@ class Story:
 
 
 def told(story: Story) -> str:
-    return "\n".join(story.world.trace[-120:])
+    return "\n".join(f"{at:.3f} {way} {what}" for at, way, what in story.world.trace[-120:])
 
 
 def play(seed: int, flags: Flags) -> Story:
