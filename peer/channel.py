@@ -64,6 +64,12 @@ class _State(Enum):
     LOST = "lost"
 
 
+class _Then(Enum):
+    MORE = "more"
+    WAIT = "wait"
+    GOODBYE = "goodbye"
+
+
 class Channel(asyncio.BufferedProtocol):
     """TLS for one connection. Also has what a `BodyReceiver` needs of a transport."""
 
@@ -225,34 +231,35 @@ class Channel(asyncio.BufferedProtocol):
     def _fill_once(self) -> bool:
         """Fill one buffer of the user. False when there is nothing more to decrypt for now."""
         buffer = self._user.get_buffer(-1)
-        filled, size, more = 0, len(buffer), True
-        error: Exception | None = None
+        filled, then = self._decrypt(buffer)
+        if filled:
+            self._user.buffer_updated(filled)
+        if isinstance(then, Exception):
+            self._fail(then)
+        elif then is _Then.GOODBYE:
+            self.close()
+        return then is _Then.MORE
+
+    def _decrypt(self, buffer: memoryview) -> tuple[int, _Then | Exception]:
+        """How many bytes came into `buffer`, and what follows them."""
         read = cast(Callable[[int, memoryview], int], self._tls.read)  # with a buffer it returns a count
+        filled, size, incoming = 0, len(buffer), self._incoming
         try:
             while filled < size:
-                count = read(size - filled, buffer[filled:] if filled else buffer)
+                room = size - filled
+                count = read(room, buffer[filled:] if filled else buffer)
                 if not count:
-                    more = False
-                    break
+                    return filled, _Then.GOODBYE
                 filled += count
+                if count < room and not incoming.pending:
+                    return filled, _Then.WAIT  # the record is used up: spares an exception for each request
         except ssl.SSLWantReadError:
-            return self._updated(filled)
+            return filled, _Then.WAIT
         except ssl.SSLZeroReturnError:
-            more = False
-        except (ssl.SSLError, OSError) as caught:
-            error, more = caught, False
-        if filled:
-            self._user.buffer_updated(filled)
-        if error is not None:
-            self._fail(error)
-        elif not more:
-            self.close()
-        return more
-
-    def _updated(self, filled: int) -> bool:
-        if filled:
-            self._user.buffer_updated(filled)
-        return False
+            return filled, _Then.GOODBYE
+        except (ssl.SSLError, OSError) as error:
+            return filled, error
+        return filled, _Then.MORE
 
     def _send(self) -> None:
         data = self._outgoing.read()

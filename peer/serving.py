@@ -150,11 +150,12 @@ class _Sending:
     head: bytes
     """Goes out with the first piece; empty once it did."""
     began_at: float
-    rate: ReadRate
     admitted: bool = True
     checked: bool = False
     blocked: bool = False
     """The peer has to read before we may send more."""
+    rate: ReadRate | None = None
+    """From the first time that it was blocked."""
     cold: bool = False
     """The last piece had to come from the disk itself: the next ones are read in a thread."""
 
@@ -237,7 +238,7 @@ class Connection:
         if sending is None:
             if now > self._deadline:
                 self.channel.close()
-        elif sending.blocked and sending.rate.too_slow(now):
+        elif sending.blocked and sending.rate is not None and sending.rate.too_slow(now):
             self._house.counters.slow_readers += 1
             self.channel.abort()
 
@@ -324,7 +325,6 @@ class Connection:
             chunks=chunks,
             head=wire.format_range_head(item, layout.length, house.vouchers_of(request.content_id, chunks)),
             began_at=now,
-            rate=ReadRate(house.admission.limits, now),
         )
         self._send()
 
@@ -345,11 +345,11 @@ class Connection:
                 return
             wait_s = upload.delay(self._house.now()) if upload is not None else 0.0
             if wait_s > 0.0:
-                sending.rate = ReadRate(self._house.admission.limits, self._house.now())
+                sending.rate = None
                 asyncio.get_running_loop().call_later(wait_s, self._turn, sending)
                 return
             if sending.cold:
-                self._house.spawn(self._send_cold(sending))
+                self._house.spawn(self._or_end(self._send_cold(sending)))
                 return
             began = self._house.now()
             if not self._send_piece(sending, self._house.store.read):
@@ -374,13 +374,20 @@ class Connection:
         if sending.head:
             self.channel.encrypt(sending.head)
             sending.head = b""
-        sending.blocked = not self.channel.write(data)
         sending.position = piece.stop
-        sending.rate.took(piece.length)
+        self._note_written(sending, self.channel.write(data), piece.length)
         if house.admission.upload is not None:
             house.admission.upload.spend(piece.length)
         house.counters.bytes_by_peer[self.peer_id] += piece.length
         return True
+
+    def _note_written(self, sending: _Sending, went_on: bool, count: int) -> None:
+        """`went_on`: what the channel said. A reader is watched from the first time that we wait for it."""
+        sending.blocked = not went_on
+        if sending.rate is not None:
+            sending.rate.took(count)
+        elif sending.blocked:
+            sending.rate = ReadRate(self._house.admission.limits, self._house.now())
 
     async def _send_cold(self, sending: _Sending) -> None:
         """Read one piece in a thread, so that a slow disk holds up this connection only."""
@@ -402,20 +409,24 @@ class Connection:
             self.channel.abort()
         elif isinstance(error, LookupError) and not sending.checked:
             sending.checked = True
-            self._house.spawn(self._check(sending))
+            self._house.spawn(self._or_end(self._check(sending)))
         else:
             self._end_sending()
             self._respond(_NOT_FOUND)
 
     async def _check(self, sending: _Sending) -> None:
         first, last = ChunkIndex(sending.chunks[0]), ChunkIndex(sending.chunks[-1])
+        await self._house.store.ensure_checked(sending.content_id, first, last)
+        if self._sending is sending:
+            self._go_on()
+
+    async def _or_end(self, work: Coroutine[None, None, None]) -> None:
+        """A task that fails or is cancelled leaves no response half said."""
         try:
-            await self._house.store.ensure_checked(sending.content_id, first, last)
+            await work
         except BaseException:
             self.channel.abort()
             raise
-        if self._sending is sending:
-            self._go_on()
 
     def _end_sending(self) -> None:
         sending, self._sending = self._sending, None
@@ -437,18 +448,16 @@ class Connection:
     def _respond(self, response: bytes) -> None:
         """Send a response that is in memory; while the peer does not read it, it gets no other."""
         if not self.channel.write(response) and not self.channel.is_closing():
-            now = self._house.now()
             self._sending = _Sending(
                 content_id=ContentId(""),
                 position=0,
                 stop=0,
                 chunks=range(0),
                 head=b"",
-                began_at=now,
-                rate=ReadRate(self._house.admission.limits, now),
+                began_at=self._house.now(),
                 admitted=False,
-                blocked=True,
             )
+            self._note_written(self._sending, False, 0)
         elif not self._keep_alive:
             self.channel.close()
 

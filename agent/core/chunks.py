@@ -54,6 +54,10 @@ class ChunkBook:
         """The chunk is whole and its digest has been asked for."""
         self.digesting = Bitfield(self.digesting | 1 << chunk)
 
+    def forget_digests(self) -> None:
+        """No digest that was asked for is waited for any more."""
+        self.digesting = NO_CHUNKS
+
     def end_digest(self, chunk: ChunkIndex) -> bool:
         """Its digest is known. False when the chunk was discarded meanwhile, so that the answer means nothing."""
         waiting = bool(self.digesting >> chunk & 1)

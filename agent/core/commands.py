@@ -83,10 +83,12 @@ class AbortFetch(_FileCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DigestChunk(_FileCommand):
-    """Compute a chunk's BLAKE3 from the part file. Owes one `ChunkDigested` or `StorageFailed`."""
+    """Compute a chunk's BLAKE3 from the part file. Owes one `ChunkDigested` with this token, or `StorageFailed`."""
 
     chunk: ChunkIndex
     item: ByteRange
+    token: int = 0
+    """Tells this digest from one of bytes that were thrown away meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,8 @@ class ChunkDigested(_FileEvent):
 
     chunk: ChunkIndex
     digest: ChunkDigest
+    token: int | None = None
+    """That of the `DigestChunk`; None is taken for an answer to the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

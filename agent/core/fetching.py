@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from agent.core import commands as cmd
@@ -19,7 +19,7 @@ from agent.core.origin_share import OriginShare
 from agent.core.requests import InFlight, Requests
 from agent.core.saving import SaveClock
 from agent.core.scheduler import Assignment, View, plan
-from agent.core.sources import ORIGIN, SourceBook, SourceId, SourceKind, kind_of, peer_of
+from agent.core.sources import ORIGIN, SourceBook, SourceId, SourceKind, kind_of, peer_of, peer_source
 from agent.core.spec import Integrity, Restored, Tally, TransferSpec
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind
@@ -73,10 +73,11 @@ class Fetching:
         self._rng = rng
         self._tally = tally
         self._requests = requests
-        self._sources = SourceBook(tuning)
+        self._sources = SourceBook(tuning, self.chunks.layout.chunk_bytes if self.chunks is not None else 0)
         self._vouchers = VoucherBook()
         self._expected: dict[ChunkIndex, _Expected] = {}
         self._digests: dict[ChunkIndex, ChunkDigest] = {}
+        self._tokens: dict[ChunkIndex, int] = {}
         self._origin_only = NO_CHUNKS
         self._share = OriginShare(tuning)
         self._save = SaveClock(tuning)
@@ -139,7 +140,7 @@ class Fetching:
 
     def deadline(self) -> float | None:
         """When time alone changes something."""
-        candidates = [self._save.deadline(), *self._sources.cool_offs(self._now)]
+        candidates = [self._save.deadline(), *self._sources.changes(self._now)]
         return min((at for at in candidates if at is not None), default=None)
 
     # --- beginning and ending --------------------------------------------------------------------------------
@@ -194,8 +195,8 @@ class Fetching:
         self._now = now
         match event:
             case ev.SourceOffered(source=source, have=have, claimed=claimed):
-                self._sources.offered(source, have, claimed)
-                self._hand_over(have, out)
+                self._sources.offered(source, have, claimed, now)
+                self._hand_over(source, have, now, out)
             case ev.SourceLost(source=source):
                 self._sources.lost(source)
             case ev.RangeArrived(request=request, item=item):
@@ -204,8 +205,9 @@ class Fetching:
                 self._received(event, out)
             case ev.RangeFailed(request=request, failure=failure):
                 self._failed(request, failure, now)
-            case ev.ChunkDigested(chunk=chunk, digest=digest):
-                self._digested(chunk, digest, out)
+            case ev.ChunkDigested(chunk=chunk, digest=digest, token=token):
+                if token is None or token == self._tokens.get(chunk):
+                    self._digested(chunk, digest, out)
             case _:
                 assert_never(event)
 
@@ -271,10 +273,10 @@ class Fetching:
         self._sources.took(source)
         out.append(cmd.FetchRange(file=self._spec.file, request=entry.request, source=source, item=item))
 
-    def _hand_over(self, have: Bitfield, out: list[cmd.Command]) -> None:
+    def _hand_over(self, source: SourceId, have: Bitfield, now: float, out: list[cmd.Command]) -> None:
         """A near source has chunks the origin is about to send: end the origin's request, near goes before far."""
         entry = self._requests.of_origin
-        if entry is None or self.chunks is None or self._share.whole_only:
+        if entry is None or self.chunks is None or self._share.whole_only or not self._sources.usable(source, now):
             return
         current = 1 << (entry.cursor // self.chunks.layout.chunk_bytes)
         if have & entry.chunks & ~self._origin_only & ~current:
@@ -325,7 +327,6 @@ class Fetching:
         elif entry.source == ORIGIN:
             self._share.succeeded()
         else:
-            self._sources.delivered(entry.source)
             self._judge_delivery(entry, event.vouchers, self.chunks, out)
 
     def _failed(self, request: ev.RequestId, failure: Failure, now: float) -> None:
@@ -333,6 +334,8 @@ class Fetching:
         if entry is None:
             return
         self._sources.ended(entry.source)
+        if failure.kind is FailureKind.ABORTED and not entry.aborting:
+            failure = replace(failure, kind=FailureKind.CONNECTION_CLOSED)
         if entry.source == ORIGIN:
             self.changed = self.changed or failure.kind is FailureKind.CHANGED
             self._share.failed(failure, entry.received)
@@ -350,21 +353,27 @@ class Fetching:
         for voucher in vouchers:
             if voucher.content_id in self.content_ids:
                 self._vouchers.hear(voucher)
+        told = {voucher.chunk for voucher in vouchers if voucher.content_id in self.content_ids}
+        of_peer = kind_of(entry.source) is SourceKind.PEER
+        silent = False
         for chunk in chunks_in(entry.chunks):
             claims = self._vouchers.digests(chunk)
-            ours = kind_of(entry.source) is not SourceKind.PEER and not claims
-            if self._spec.anchors or ours:
+            if self._spec.anchors or not (of_peer or claims):
                 self._expect(chunk, entry.source, None, out)
+            elif of_peer and chunk not in told:
+                silent = True  # what others vouched for is no measure of these bytes
+                self._tally.discarded += chunks.discard((chunk,))
             elif len(claims) == 1:
                 self._expect(chunk, entry.source, claims[0], out)
             else:
                 self._tally.discarded += chunks.discard((chunk,))
-                if claims:
-                    self._origin_only = Bitfield(self._origin_only | 1 << chunk)
-                    self._log(f"vouchers contradict each other for chunk {chunk}: asking the origin", out)
-                else:
-                    missing = Failure(kind=FailureKind.NO_VOUCHER, message="no voucher for a chunk")
-                    self._sources.failed(entry.source, missing, self._now)
+                self._origin_only = Bitfield(self._origin_only | 1 << chunk)
+                self._log(f"vouchers contradict each other for chunk {chunk}: asking the origin", out)
+        if silent:
+            missing = Failure(kind=FailureKind.NO_VOUCHER, message="no voucher for a chunk")
+            self._sources.failed(entry.source, missing, self._now)
+        else:
+            self._sources.delivered(entry.source)
 
     def _expect(
         self, chunk: ChunkIndex, source: SourceId, digest: ChunkDigest | None, out: list[cmd.Command]
@@ -374,8 +383,11 @@ class Fetching:
         self._digest(chunk, out)
 
     def _digest_whole(self, out: list[cmd.Command]) -> None:
+        if self.chunks is None:
+            return
+        self.chunks.forget_digests()  # some may never be answered: the disk had failed
         in_flight = self._requests.chunks
-        for chunk in self.chunks.whole_unproven() if self.chunks is not None else ():
+        for chunk in self.chunks.whole_unproven():
             if not in_flight >> chunk & 1:
                 self._digest(chunk, out)
 
@@ -383,7 +395,8 @@ class Fetching:
         assert self.chunks is not None
         self.chunks.begin_digest(chunk)
         item = self.chunks.layout.range_of(chunk)
-        out.append(cmd.DigestChunk(file=self._spec.file, chunk=chunk, item=item))
+        token = self._tokens[chunk] = self._requests.number()
+        out.append(cmd.DigestChunk(file=self._spec.file, chunk=chunk, item=item, token=token))
 
     def _digested(self, chunk: ChunkIndex, digest: ChunkDigest, out: list[cmd.Command]) -> None:
         chunks = self.chunks
@@ -400,6 +413,10 @@ class Fetching:
             wanted = claims  # taken over from an earlier process
         if wanted and digest not in wanted:
             self._corrupt(chunk, expected, chunks, out)
+            return
+        vouched = anchor is None and expected is not None and expected.digest is not None
+        if vouched and not self._vouchers.vouchers(chunk, digest):  # its only signer was found lying meanwhile
+            self._tally.discarded += chunks.discard((chunk,))
             return
         chunks.prove(chunk)
         self._digests[chunk] = digest
@@ -436,7 +453,12 @@ class Fetching:
             self._report(signer, Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
 
     def _report(self, peer: PeerId, offence: Offence, detail: str, out: list[cmd.Command]) -> None:
-        self._vouchers.forget_signer(peer)
+        self._sources.drop(peer_source(peer))
+        chunks, baseless = self.chunks, self._vouchers.forget_signer(peer)
+        if chunks is not None and not self._spec.anchors:
+            suspects = chunks.suspects
+            gone = [at for at, digest in baseless if suspects >> at & 1 and self._digests.get(at) == digest]
+            self._tally.discarded += chunks.discard(gone)
         out.append(cmd.ReportPeer(file=self._spec.file, peer=peer, offence=offence, detail=detail))
 
     def _publish(

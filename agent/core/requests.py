@@ -48,10 +48,14 @@ class Requests:
     def __iter__(self) -> Iterator[InFlight]:
         return iter(tuple(self._open.values()))
 
+    def number(self) -> int:
+        """A number that was never given out for this file."""
+        self._last += 1
+        return self._last
+
     def open(self, source: SourceId, item: ByteRange, chunks: Bitfield, now: float) -> InFlight:
         """A new request begins."""
-        self._last += 1
-        request = RequestId(self._last)
+        request = RequestId(self.number())
         entry = InFlight(request, source, item, chunks, item.start, now)
         self._open[request] = entry
         return entry

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NewType
 
 from agent.core.tuning import Tuning
-from peer.core.failure import Failure, FailureKind
+from peer.core.failure import LOCAL, Failure, FailureKind
 from peer.core.voucher import PeerId
 from validation.content import NO_CHUNKS, Bitfield
 
@@ -84,12 +84,22 @@ class _Entry:
     cool_until: float = 0.0
 
 
+@dataclass(slots=True)
+class _Patience:
+    """How long the claims of one source count. Outlives the entry, so that coming back does not renew it."""
+
+    seen: Bitfield
+    until: float
+
+
 class SourceBook:
     """The near sources of one transfer: what they offer, what they carry, how often they failed."""
 
-    def __init__(self, tuning: Tuning) -> None:
+    def __init__(self, tuning: Tuning, chunk_bytes: int = 0) -> None:
         self._tuning = tuning
+        self._patience_s = tuning.claim_patience_s + chunk_bytes / tuning.claim_rate_bytes_per_s
         self._entries: dict[SourceId, _Entry] = {}
+        self._claims: dict[SourceId, _Patience] = {}
         self._dropped: set[SourceId] = set()
 
     def __len__(self) -> int:
@@ -100,10 +110,13 @@ class SourceBook:
         """Another agent offers something of this content."""
         return any(kind_of(source) is SourceKind.PEER for source in self._entries)
 
-    def offered(self, source: SourceId, have: Bitfield, claimed: Bitfield) -> None:
+    def offered(self, source: SourceId, have: Bitfield, claimed: Bitfield, now: float) -> None:
         """Replace what `source` offers. A source that was dropped stays dropped."""
         if source in self._dropped:
             return
+        patience = self._claims.get(source)
+        if claimed and (patience is None or have & ~patience.seen):
+            self._claims[source] = _Patience(have, now + self._patience_s)
         entry = self._entries.get(source)
         if entry is None:
             self._entries[source] = _Entry(have, claimed)
@@ -141,7 +154,7 @@ class SourceBook:
     def failed(self, source: SourceId, failure: Failure, now: float) -> None:
         """Cool off after a failure; drop after the third in a row, or at once when trust is gone."""
         entry = self._entries.get(source)
-        if entry is None or failure.kind is FailureKind.ABORTED:
+        if entry is None or failure.kind is FailureKind.ABORTED or failure.kind in LOCAL:
             return
         if failure.kind is FailureKind.NOT_TRUSTED:
             self.drop(source)
@@ -161,7 +174,7 @@ class SourceBook:
             NearSource(
                 source=source,
                 have=entry.have,
-                claimed=entry.claimed,
+                claimed=self._believed(source, entry, now),
                 free_slots=0
                 if now < entry.cool_until
                 else max(0, self._tuning.requests_per_source - entry.in_flight),
@@ -170,9 +183,27 @@ class SourceBook:
             for source, entry in sorted(self._entries.items(), key=lambda item: (kind_of(item[0]).value, item[0]))
         )
 
-    def cool_offs(self, now: float) -> Iterator[float]:
-        """When sources that cool off may be asked again."""
-        return (entry.cool_until for entry in self._entries.values() if entry.cool_until > now)
+    def _believed(self, source: SourceId, entry: _Entry, now: float) -> Bitfield:
+        """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
+        if kind_of(source) is SourceKind.SIBLING:
+            return entry.claimed
+        patience = self._claims.get(source)
+        waits = patience is not None and now < patience.until and now >= entry.cool_until
+        return entry.claimed if waits else NO_CHUNKS
+
+    def changes(self, now: float) -> Iterator[float]:
+        """When sources that cool off may be asked again, and when claims stop to count."""
+        for source, entry in self._entries.items():
+            if entry.cool_until > now:
+                yield entry.cool_until
+            patience = self._claims.get(source)
+            if entry.claimed and patience is not None and patience.until > now:
+                yield patience.until
+
+    def usable(self, source: SourceId, now: float) -> bool:
+        """It was not dropped and does not cool off."""
+        entry = self._entries.get(source)
+        return entry is not None and now >= entry.cool_until
 
     def in_sight(self, now: float) -> Bitfield:
         """Chunks that some source which is not cooling off has."""

@@ -21,7 +21,7 @@ from agent.core.fetching import FetchEvent, Fetching
 from agent.core.requests import Requests
 from agent.core.spec import Integrity, NearUse, Restored, Snapshot, Tally, TransferSpec
 from agent.core.tuning import Tuning
-from peer.core.failure import Failure, FailureKind, Persistence
+from peer.core.failure import LOCAL, Failure, FailureKind, Persistence
 from validation.content import (
     ChunkIndex,
     ChunkLayout,
@@ -57,15 +57,6 @@ PhaseEvent = (
     | ev.PartFileLost
 )
 _BUSY = (Phase.PROBING, Phase.GATHERING, Phase.FETCHING, Phase.VALIDATING)
-LOCAL = frozenset(
-    {
-        FailureKind.DISK_FULL,
-        FailureKind.PERMISSION_DENIED,
-        FailureKind.DESTINATION_MISSING,
-        FailureKind.DESTINATION_INVALID,
-        FailureKind.IO_ERROR,
-    }
-)
 
 
 class FileTransfer:
@@ -197,9 +188,12 @@ class FileTransfer:
     def _fetch_event(self, event: FetchEvent, now: float, out: list[cmd.Command]) -> None:
         if isinstance(event, ev.RangeReceived | ev.RangeFailed) and self._requests.close_orphan(event.request):
             return
-        if self._fetching is None or (isinstance(event, ev.SourceOffered) and not self._usable_near()):
+        if self._fetching is None or (isinstance(event, ev.SourceOffered) and not self._asks_near()):
             return
+        mine = isinstance(event, ev.RangeFailed) and self._requests.get(event.request) is not None
         self._fetching.handle(event, now, out)
+        if mine and isinstance(event, ev.RangeFailed) and event.failure.kind in LOCAL and self.phase in _BUSY:
+            self._trouble(event.failure, now, out)
         if self.phase is Phase.GATHERING and self._fetching.all_in_sight(now):
             self._gathered()
 
@@ -233,6 +227,7 @@ class FileTransfer:
         if fetching is None:
             fetching = self._new_fetching(facts)
         self._fetching = fetching
+        fetching.content_ids = self.content_ids
         fetching.begin(facts, self._may_join(facts), now, out)
         if self._usable_near() and self.content_ids and not fetching.complete:
             self.phase = Phase.GATHERING
@@ -256,6 +251,9 @@ class FileTransfer:
             fetching.restore(self._restored)
             self._restored = None
         return fetching
+
+    def _asks_near(self) -> bool:
+        return self.phase in (Phase.GATHERING, Phase.FETCHING) and self._usable_near()
 
     def _usable_near(self) -> bool:
         anchored = self.spec.integrity is not Integrity.ANCHORED or bool(self.spec.anchors)
@@ -337,6 +335,7 @@ class FileTransfer:
             self.facts = replace(self.facts, length=self._fetching.held_bytes)
         self._fetching.stop(now, out)
         self._attempt += 1
+        self.decision = None
         self.phase = Phase.VALIDATING
         out.append(cmd.AllThere(file=self.spec.file))
         out.append(cmd.ValidateContent(file=self.spec.file, attempt=self._attempt))

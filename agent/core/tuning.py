@@ -31,6 +31,11 @@ class Tuning:
     """Failures in a row after which a near source is left alone for this transfer (reliability 3.2, row 59)."""
     cool_off_s: float = 0.5
     longest_cool_off_s: float = 5.0
+    claim_patience_s: float = 15.0
+    """Longest wait for a peer that has claimed chunks, after the last chunk it got: more than the 10 s in which a
+    stalled origin is found out"""
+    claim_rate_bytes_per_s: int = 32 * 1024
+    """… and the time one chunk takes at this rate: a slow origin shared by many is no reason to ask it twice."""
     note_bytes: int = 4 * MIB
     """Progress is noted in the journal after this many new bytes: with the buffers in flight, a `kill -9` costs
     less than 8 MiB."""

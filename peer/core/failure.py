@@ -95,6 +95,17 @@ _TRANSIENT = frozenset(
     }
 )
 
+LOCAL = frozenset(
+    {
+        FailureKind.DISK_FULL,
+        FailureKind.PERMISSION_DENIED,
+        FailureKind.DESTINATION_MISSING,
+        FailureKind.DESTINATION_INVALID,
+        FailureKind.IO_ERROR,
+    }
+)
+"""Nobody else's fault."""
+
 PERSISTENCE: dict[FailureKind, Persistence] = {
     kind: Persistence.TRANSIENT if kind in _TRANSIENT else Persistence.FATAL for kind in FailureKind
 }

@@ -37,7 +37,7 @@ def signed_bytes(content_id: ContentId, chunk: ChunkIndex, digest: ChunkDigest) 
 
 
 class VoucherBook:
-    """Every voucher heard for one content, by chunk. Two digests for one chunk are a conflict: somebody is wrong."""
+    """Every voucher heard for one content, by chunk. Two digests for one chunk are a conflict: one is wrong."""
 
     def __init__(self) -> None:
         self._heard: dict[ChunkIndex, dict[ChunkDigest, dict[PeerId, Voucher]]] = {}
@@ -60,10 +60,12 @@ class VoucherBook:
         wrong = [digest for digest in claims if digest != truth]
         return tuple(signer for digest in wrong for signer in claims.pop(digest))
 
-    def forget_signer(self, signer: PeerId) -> None:
-        """A banned signer's word counts no more."""
-        for claims in self._heard.values():
+    def forget_signer(self, signer: PeerId) -> list[tuple[ChunkIndex, ChunkDigest]]:
+        """A banned signer's word counts no more. Returns what rested on it alone."""
+        baseless = []
+        for chunk, claims in self._heard.items():
             for digest in list(claims):
-                claims[digest].pop(signer, None)
-                if not claims[digest]:
+                if claims[digest].pop(signer, None) is not None and not claims[digest]:
                     del claims[digest]
+                    baseless.append((chunk, digest))
+        return baseless

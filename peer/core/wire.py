@@ -51,6 +51,12 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]"  # no CR, LF, NUL or other control
 _FIELDS = rb"((?:%b++:%b*+\r\n)*+)\r\n" % (_TOKEN, _VALUE)
 _REQUEST = re.compile(rb"([A-Z]{1,16}) ([!-~]{1,1024}) HTTP/1\.1\r\n" + _FIELDS)
+_USUAL_REQUEST = re.compile(
+    rb"GET /nearfetch/1/content/([0-9a-f]{64})/bytes HTTP/1\.1\r\nHost: nearfetch\r\n"
+    rb"Range: bytes=([0-9]{1,16})-([0-9]{1,16})\r\n(?:Nearfetch-Port: ([0-9]{1,16})\r\n)?\r\n"
+)
+"""Exactly what `format_request` makes for a range: read three times faster, to the same values."""
+
 _RESPONSE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b{0,128}\r\n" % _VALUE + _FIELDS)
 _CONTENT = re.compile(r"/nearfetch/1/content/([0-9a-f]{64})(/bytes)?", re.ASCII)
 _CERTIFICATE = re.compile(r"/nearfetch/1/certificates/([0-9a-f]{64})", re.ASCII)
@@ -132,10 +138,9 @@ Request = HelloRequest | OfferRequest | BytesRequest | CertificateRequest
 
 
 class RequestHead(msgspec.Struct, frozen=True):
-    """A request, parsed. Header names are in lower case; values are Latin-1 text without outer white space."""
+    """A request, parsed."""
 
     request: Request
-    headers: dict[str, str]
     keep_alive: bool
     port: int | None
     """The caller's own listening port (`Nearfetch-Port`)."""
@@ -161,6 +166,9 @@ class ResponseHead(msgspec.Struct, frozen=True):
 
 def parse_request_head(data: bytes) -> RequestHead:
     """Read a request head, its empty line included. Raises WireError with the status to answer."""
+    match = _USUAL_REQUEST.fullmatch(data)
+    if match is not None:
+        return _usual_request(match)
     match = _REQUEST.fullmatch(data) if len(data) <= HEAD_LIMIT else None
     if match is None:
         raise WireError("not a request head of this protocol")
@@ -172,7 +180,6 @@ def parse_request_head(data: bytes) -> RequestHead:
         raise WireError("only GET is spoken here", 405)
     return RequestHead(
         request=_request(target.decode("ascii"), headers),
-        headers=headers,
         keep_alive=_keep_alive(headers),
         port=_port(headers),
     )
@@ -206,10 +213,7 @@ def parse_range(value: str) -> ByteRange:
     match = _RANGE.fullmatch(value)
     if match is None:
         raise WireError("exactly one range with both ends is served", 416 if "," in value else 400)
-    first, last = int(match[1]), int(match[2])
-    if last < first:
-        raise WireError("the range ends before it starts", 416)
-    return ByteRange(first, last + 1)
+    return _byte_range(int(match[1]), int(match[2]))
 
 
 def parse_content_range(value: str) -> ContentRange:
@@ -340,6 +344,28 @@ def _voucher(text: str, content_id: ContentId) -> Voucher:
     )
 
 
+def _usual_request(match: re.Match[bytes]) -> RequestHead:
+    content_id, first, last, port = match.groups()
+    item = _byte_range(int(first), int(last))
+    return RequestHead(
+        BytesRequest(ContentId(content_id.decode("ascii")), item),
+        True,
+        None if port is None else _checked_port(int(port)),
+    )
+
+
+def _byte_range(first: int, last: int) -> ByteRange:
+    if last < first:
+        raise WireError("the range ends before it starts", 416)
+    return ByteRange(first, last + 1)
+
+
+def _checked_port(port: int) -> int:
+    if not 1 <= port <= 65_535:
+        raise WireError("not a port")
+    return port
+
+
 def _headers(fields: bytes) -> dict[str, str]:
     lines = fields.decode("latin-1").split("\r\n")
     lines.pop()
@@ -362,9 +388,7 @@ def _port(headers: dict[str, str]) -> int | None:
     value = headers.get("nearfetch-port")
     if value is None:
         return None
-    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= 65_535:
-        raise WireError("not a port")
-    return int(value)
+    return _checked_port(int(value) if _NUMBER.fullmatch(value) else 0)
 
 
 def _request(target: str, headers: dict[str, str]) -> Request:

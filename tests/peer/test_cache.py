@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from peer import durable
+from peer import cachefiles, durable
 from peer.cache import CacheLimits, NewChunk, NotCached, PeerCache
 from peer.core.voucher import PeerId, Voucher
 from peer.workers import Workers
@@ -378,6 +378,41 @@ async def test_what_is_withdrawn_during_its_copy_does_not_come_back(
     async for either in now_and_after_a_restart(cache, reopen):
         entry = either.find(film.ids[0])
         assert (entry.have if entry else 0) == (bitfield([5]) if what in ("signer", "chunk") else 0)
+
+
+@pytest.mark.parametrize("way", ["read", "copy_out"])
+async def test_what_is_withdrawn_while_it_is_read_is_not_given_out(
+    reopen: Reopen, content: MakeContent, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its space may have been given back already: the bytes read may be zeros."""
+    cache, film = await reopen(), content("film")
+    await cache.add_chunk(film.chunk(0))
+    await cache.add_chunk(film.chunk(1))
+    begun, go = threading.Event(), threading.Event()
+    original = getattr(cachefiles.ObjectFiles, way)
+
+    def slow(*arguments: object) -> object:
+        begun.set()
+        assert go.wait(10)
+        return original(*arguments)
+
+    monkeypatch.setattr(cachefiles.ObjectFiles, way, slow)
+
+    async def withdraw() -> None:
+        assert await asyncio.to_thread(begun.wait, 10)
+        await cache.withdraw_chunks(film.ids[0], bitfield([0]))
+        go.set()
+
+    with (tmp_path / "part").open("w+b") as part:
+        item = ByteRange(0, CHUNK)
+        if way == "read":
+            work = asyncio.to_thread(cache.read, film.ids[0], item)
+        else:
+            work = cache.copy_out(film.ids[0], item, part.fileno())
+        outcome, nothing = await asyncio.gather(work, withdraw(), return_exceptions=True)
+    assert isinstance(outcome, NotCached)
+    assert nothing is None
+    assert cache.find(film.ids[0]).have == bitfield([1])
 
 
 async def test_a_cancelled_copy_lets_go_of_the_descriptor_first(

@@ -115,6 +115,9 @@ async def test_an_old_tls_is_refused(member: Member, tmp_path: Path) -> None:
 def test_certificates_are_judged_without_a_connection(member: Member, tmp_path: Path) -> None:
     ann, ben = member("ann"), member("ben")
     now = time.time()
+    assert GROUP.authority.key is not None
+    ours = Issuer(certificate=GROUP.authority.certificates[0], key=GROUP.authority.key)
+    large, huge = forge(tmp_path / "l", ours, padding=10_000), forge(tmp_path / "h", ours, padding=20_000)
     verdicts = {
         "member": ann.judge_certificate(ben.certificate_der, now),
         "other group": ann.judge_certificate(member("eve", STRANGERS).certificate_der, now),
@@ -123,7 +126,8 @@ def test_certificates_are_judged_without_a_connection(member: Member, tmp_path: 
         "early": ann.judge_certificate(ben.certificate_der, now - 2 * DAY),
         "authority": ann.judge_certificate(_authority_der(), now),
         "noise": ann.judge_certificate(b"\x30\x03abc", now),
-        "huge": ann.judge_certificate(ben.certificate_der + bytes(20_000), now),
+        "large": ann.judge_certificate(large.der, now),
+        "huge": ann.judge_certificate(huge.der, now),
     }
     assert verdicts == {
         "member": ben.peer_id,
@@ -133,6 +137,7 @@ def test_certificates_are_judged_without_a_connection(member: Member, tmp_path: 
         "early": Refusal.NOT_YET_VALID,
         "authority": Refusal.NOT_A_MEMBER,
         "noise": Refusal.UNREADABLE,
+        "large": peer_id_of_certificate(large.der),
         "huge": Refusal.UNREADABLE,
     }
     assert ann.check_certificate(ben.certificate_der, now) == ben.peer_id

@@ -2,8 +2,8 @@
 
     draw(ours="a*-B", peer_a="**--", peer_b="---c")
 
-Our row: `-` missing, `*` proven and from the origin, `a` supplied by peer a and being digested, `B` supplied by peer
-b and proven. Other rows (`peer_a` to `peer_c`, `cache`): `*` it has the chunk, `c` it has claimed it, `-` neither.
+Our row: `-` missing, `*` proven and from the origin, `a` supplied by peer a and being digested, `B` supplied by
+peer b and proven. Other rows (`peer_a` to `peer_c`, `cache`): `*` it has the chunk, `c` it has claimed it, `-` neither.
 The transfer is driven there by events alone: what the origin sent was left by an earlier process, what peers sent
 they send now; then everybody makes the offer that is drawn.
 """
@@ -72,7 +72,7 @@ def _left_by_an_earlier_process(ours: str, given: OriginFacts) -> Restored | Non
 
 
 def _supplied_by_peers(stage: Stage, ours: str) -> None:
-    """Each peer offers the chunk it is drawn to have supplied; the rest is claimed, so that nobody else is asked."""
+    """Each peer offers the chunk it is drawn to have supplied and claims the rest: nobody else is asked."""
     chunks = [(number, letter) for number, letter in enumerate(ours) if letter.lower() in _LETTERS]
     everything = range(len(ours))
     for number, letter in chunks:

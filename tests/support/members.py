@@ -103,10 +103,13 @@ def forge_authority(name: str = "a test's authority") -> Issuer:
     return Issuer(certificate=_sign(key, name, None, 10.0, authority=True), key=key)
 
 
-def forge(directory: Path, issuer: Issuer | None, key: Key | None = None, days: float = 10.0) -> Forged:
-    """A member's certificate that ends `days` from now (negative: it is over), self-signed without an issuer."""
+def forge(
+    directory: Path, issuer: Issuer | None, key: Key | None = None, days: float = 10.0, padding: int = 0
+) -> Forged:
+    """A member's certificate that ends `days` from now (negative: it is over), self-signed without an issuer, with
+    an extension of `padding` bytes."""
     key = key or Ed25519PrivateKey.generate()
-    certificate = _sign(key, "forged", issuer, days, authority=False)
+    certificate = _sign(key, "forged", issuer, days, authority=False, padding=padding)
     directory.mkdir(parents=True, exist_ok=True)
     files = Forged(
         certificate_file=directory / "certificate.pem",
@@ -138,11 +141,13 @@ def context_of(forged: Forged, side: int) -> ssl.SSLContext:
     return context
 
 
-def _sign(key: Key, name: str, issuer: Issuer | None, days: float, *, authority: bool) -> x509.Certificate:
+def _sign(
+    key: Key, name: str, issuer: Issuer | None, days: float, *, authority: bool, padding: int = 0
+) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signer = issuer.key if issuer else key
     end = datetime.now(UTC) + timedelta(days=days)
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
@@ -151,5 +156,8 @@ def _sign(key: Key, name: str, issuer: Issuer | None, days: float, *, authority:
         .not_valid_before(end - timedelta(days=20))
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .sign(signer, None if isinstance(signer, Ed25519PrivateKey) else hashes.SHA256())
     )
+    if padding:
+        filler = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), bytes(padding))
+        builder = builder.add_extension(filler, critical=False)
+    return builder.sign(signer, None if isinstance(signer, Ed25519PrivateKey) else hashes.SHA256())

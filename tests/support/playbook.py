@@ -5,8 +5,8 @@
     play << report(PEER_A, Offence.CORRUPT_BYTES) << fetch(ORIGIN, chunk=0)
     play.check()
 
-Between two `>>` everything that goes out must be expected, in order; `<< anything` lets the rest pass. Commands that
-rarely matter (`IGNORED`) are left out unless `watch` names them. A playbook that was never checked fails its test:
+Between two `>>` everything that goes out must be expected, in order; `<< anything` lets the rest pass. Commands
+that rarely matter (`IGNORED`) are left out unless `watch` names them. A playbook that was never checked fails its test:
 tests/agent/core/conftest.py sees to that.
 """
 
@@ -21,11 +21,12 @@ from typing import Any
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.facts import OriginFacts, RangeSupport
-from agent.core.sources import ORIGIN, FileId, SourceId, peer_of, peer_source
+from agent.core.sources import FileId, SourceId, peer_of, peer_source
 from agent.core.spec import Restored, TransferSpec
 from agent.core.transfer import FileTransfer
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind
+from peer.core.standing import Offence
 from peer.core.voucher import PeerId, Voucher
 from validation.content import MIN_CHUNK_BYTES, Bitfield, ChunkIndex, ChunkLayout, ContentId, bitfield
 from validation.digest import ChunkDigest
@@ -184,7 +185,7 @@ def received(
     flavour: str = "true",
     chunk: int | None = None,
 ) -> Input:
-    """All bytes of the oldest request to this source came (of the one for `chunk`); by default a peer signed them."""
+    """All bytes of the oldest request to this source (for `chunk`) came; by default a peer signed them."""
 
     def make(stage: Stage) -> list[ev.FileEvent]:
         asked = stage.request(who, chunk)
@@ -212,9 +213,7 @@ def failed(who: PeerId | SourceId, kind: FailureKind, *, chunk: int | None = Non
 
 def digested(*chunks: int, flavour: str = "true") -> Input:
     return lambda stage: [
-        ev.ChunkDigested(
-            file=stage.transfer.spec.file, chunk=ChunkIndex(chunk), digest=digest_of(chunk, flavour)
-        )
+        ev.ChunkDigested(file=stage.transfer.spec.file, chunk=ChunkIndex(chunk), digest=digest_of(chunk, flavour))
         for chunk in chunks
     ]
 
@@ -228,9 +227,7 @@ def accepted() -> Input:
 
 
 def rejected(reason: str = "wrong") -> Input:
-    return lambda stage: [
-        ev.ContentRejected(file=stage.transfer.spec.file, attempt=stage.attempt, reason=reason)
-    ]
+    return lambda stage: [ev.ContentRejected(file=stage.transfer.spec.file, attempt=stage.attempt, reason=reason)]
 
 
 def undecided() -> Input:
@@ -301,9 +298,7 @@ def sends(kind: type, **fields: Any) -> Expected:
     return Expected(kind, fields)
 
 
-def fetch(
-    who: PeerId | SourceId, *, chunk: int | None = None, chunks: tuple[int, int] | None = None
-) -> Expected:
+def fetch(who: PeerId | SourceId, *, chunk: int | None = None, chunks: tuple[int, int] | None = None) -> Expected:
     """Whole chunks (first and last included) from a source; no chunk named: whichever."""
     span = (chunk, chunk) if chunk is not None else chunks
     item = {} if span is None else {"item": ByteRange(span[0] * CHUNK, (span[1] + 1) * CHUNK)}
@@ -338,7 +333,7 @@ class _Publish(Expected):
         return self.signers is None or tuple(each.signer for each in command.vouchers) == self.signers
 
 
-def report(peer: PeerId, offence: cmd.Offence) -> Expected:
+def report(peer: PeerId, offence: Offence) -> Expected:
     return sends(cmd.ReportPeer, peer=peer, offence=offence)
 
 

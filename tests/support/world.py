@@ -308,14 +308,23 @@ class World:
             self.todo.append(lambda lost=lost: self._send(lost))  # type: ignore[misc]
 
     def _save(self, file: FileId, held: tuple[ByteRange, ...]) -> None:
-        part, chunks = self.parts[file], self.transfers[file].chunks
+        part = self.parts[file]
         for item in held:
             for cell in self._cells(item):
                 assert cell in part.cells, "recorded bytes that are not there"
                 chunk = cell * CELL // self.layout.chunk_bytes
-                proven = chunks is not None and chunks.proven >> chunk & 1
-                assert proven or part.cells[cell].source == ORIGIN, "recorded unproven bytes of a peer"
+                sure = part.cells[cell].source == ORIGIN or self._vouched(file, chunk)
+                assert sure, "recorded unproven bytes of a peer"
         part.saved = held
+
+    def _vouched(self, file: FileId, chunk: int) -> bool:
+        """Somebody may have signed what lies in the chunk."""
+        found = self.digest_on_disk(file, self.layout.range_of(ChunkIndex(chunk)))
+        liars = [each.peer for each in self.peers if each.manner is Manner.FALSE_VOUCHER]
+        told = [self.truth(chunk, version) for version in ("v1", "v2")] + [
+            self.noise(chunk, each) for each in liars
+        ]
+        return found in told
 
     # --- answers ---------------------------------------------------------------------------------------------
 
@@ -475,14 +484,12 @@ class World:
             return vouchers
         own = PeerId("e" * 64)
         digest = digest_of_labels(labels)
-        return (
-            Voucher(content_id=content_id, chunk=ChunkIndex(chunk), digest=digest, signer=own, signature=b""),
-        )
+        return (Voucher(content_id=content_id, chunk=ChunkIndex(chunk), digest=digest, signer=own, signature=b""),)
 
     def _digested(self, command: cmd.DigestChunk, early: ChunkDigest | None) -> None:
         digest = early or self.digest_on_disk(command.file, command.item)
         self.parts[command.file].digests[command.chunk] = digest
-        self._send(ev.ChunkDigested(file=command.file, chunk=command.chunk, digest=digest))
+        self._send(ev.ChunkDigested(file=command.file, chunk=command.chunk, digest=digest, token=command.token))
 
     def wrong_cells(self, file: FileId) -> list[int]:
         """Cells that are not what the origin serves now."""

@@ -151,7 +151,9 @@ def play(seed: int, flags: Flags) -> Story:
 
 SEEDS = st.integers(0, 2**32 - 1)
 MANNERS = st.lists(st.sampled_from(list(Manner)), max_size=5).map(tuple)
-LENGTHS = st.sampled_from([0, 1, MIN_CHUNK_BYTES - 1, MIN_CHUNK_BYTES, 5 * MIN_CHUNK_BYTES + 7, 12 * MIN_CHUNK_BYTES])
+LENGTHS = st.sampled_from(
+    [0, 1, MIN_CHUNK_BYTES - 1, MIN_CHUNK_BYTES, 5 * MIN_CHUNK_BYTES + 7, 12 * MIN_CHUNK_BYTES]
+)
 FLAGS = st.builds(
     Flags,
     manners=MANNERS,

@@ -315,6 +315,18 @@ def test_a_banned_peer_is_neither_tried_nor_met(roster: Roster) -> None:
     assert roster.live(2.0) == []
 
 
+def test_who_was_banned_must_prove_itself_again(roster: Roster) -> None:
+    """An attempt that ran while the ban came does not make a peer out of a pardon."""
+    roster.heard(announced(), 0.0)
+    (attempt,) = roster.candidates_to_try(0.0)
+    assert attempt.peer_id == ANN
+    roster.ban(ANN, 0.1)
+    assert roster.authenticated(who(), 0.2) is None
+    roster.unban(ANN, 1.0)
+    assert roster.live(1.0) == []
+    assert roster.candidates_to_try(1.0) == [announced()]
+
+
 def test_a_pardon_takes_effect_at_once(roster: Roster) -> None:
     meet(roster)
     roster.offend(ANN, Offence.CORRUPT_BYTES, 10.0)

@@ -1,0 +1,182 @@
+"""The demo's origin: a small HTTP/1.1 server for files, in threads of its own, that counts what it sends.
+
+GET and HEAD, one range, If-Range, strong ETag and Last-Modified. `sendfile`, so that it is not what is measured.
+Never knows: agents.
+
+Sources: RFC 9110 §8.8.3 (ETag), §13.1.5 (If-Range), §14.2 (Range), §15.5.17 (416).
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import os
+import re
+import socket
+import threading
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PIECE_BYTES = 1024 * 1024
+"""Sent between two looks at the counter."""
+
+IDLE_TIMEOUT_S = 30.0
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """One file that the origin serves."""
+
+    file: Path
+    length: int
+    etag: str
+    last_modified: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What went out so far, over all files: payload bytes handed to the system (headers not counted), and GETs."""
+
+    payload_bytes: int = 0
+    gets: int = 0
+
+    def since(self, before: Sent) -> Sent:
+        """What went out between two readings."""
+        return Sent(payload_bytes=self.payload_bytes - before.payload_bytes, gets=self.gets - before.gets)
+
+
+class Origin:
+    """The server, alive as long as the `with` block. Listens on a free port of 127.0.0.1."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, Published] = {}
+        self._lock = threading.Lock()
+        self._sent = Sent()
+        self._server = _Server(self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="origin", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def publish(self, file: Path) -> str:
+        """Serve this file; its URL. The file must not change afterwards."""
+        status = file.stat()
+        mark = f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+        self._files[f"/{file.name}"] = Published(
+            file=file,
+            length=status.st_size,
+            etag=f'"{hashlib.sha256(mark.encode()).hexdigest()[:16]}"',
+            last_modified=email.utils.formatdate(status.st_mtime, usegmt=True),
+        )
+        return f"http://127.0.0.1:{self._server.server_address[1]}/{file.name}"
+
+    @property
+    def sent(self) -> Sent:
+        """The counters now."""
+        with self._lock:
+            return self._sent
+
+    def count(self, *, payload_bytes: int = 0, gets: int = 0) -> None:
+        """Add to the counters; any thread."""
+        with self._lock:
+            self._sent = Sent(
+                payload_bytes=self._sent.payload_bytes + payload_bytes, gets=self._sent.gets + gets
+            )
+
+    def find(self, path: str) -> Published | None:
+        """The file behind a request's target."""
+        return self._files.get(path.partition("?")[0])
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Agents may hang up whenever they like."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE_TIMEOUT_S
+    server: _Server
+
+    def do_HEAD(self) -> None:  # noqa: N802  # the name is http.server's
+        self._answer()
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.server.origin.count(gets=1)
+        self._answer()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
+        """Silent."""
+
+    def _answer(self) -> None:
+        found = self.server.origin.find(self.path)
+        if found is None:
+            self.send_response(HTTPStatus.NOT_FOUND)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        asked = self._range(found)
+        if asked is not None and asked[0] >= asked[1]:
+            self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+            self.send_header("Content-Range", f"bytes */{found.length}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start, stop = asked or (0, found.length)
+        self.send_response(HTTPStatus.OK if asked is None else HTTPStatus.PARTIAL_CONTENT)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(stop - start))
+        if asked is not None:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{found.length}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", found.etag)
+        self.send_header("Last-Modified", found.last_modified)
+        self.end_headers()
+        if self.command == "GET":
+            self._send(found.file, start, stop)
+
+    def _range(self, found: Published) -> tuple[int, int] | None:
+        """The half-open range asked for, None for the whole; empty when it cannot be satisfied."""
+        match = _RANGE.fullmatch(self.headers.get("Range", ""))
+        condition = self.headers.get("If-Range")
+        if match is None or match[0] == "bytes=-" or condition not in (None, found.etag, found.last_modified):
+            return None
+        if not match[1]:
+            return max(0, found.length - int(match[2])), found.length
+        return int(match[1]), min(int(match[2]) + 1 if match[2] else found.length, found.length)
+
+    def _send(self, file: Path, start: int, stop: int) -> None:
+        out, offset = self.connection, start
+        with file.open("rb") as source:
+            while offset < stop:
+                sent = _send_piece(out, source.fileno(), offset, min(PIECE_BYTES, stop - offset))
+                self.server.origin.count(payload_bytes=sent)
+                offset += sent
+
+
+def _send_piece(out: socket.socket, source: int, offset: int, length: int) -> int:
+    """Send at most `length` bytes; how many went. Raises OSError when the other side has gone."""
+    sent = os.sendfile(out.fileno(), source, offset, length)
+    if sent == 0:
+        raise ConnectionResetError("the file is shorter than it was")
+    return sent
