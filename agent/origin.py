@@ -103,7 +103,7 @@ class OriginClient:
                 if method == "HEAD" and answer.kind in _SILENT_ON_HEAD:
                     continue
                 return answer
-            answer.response.close()
+            answer.hang_up()
             self._count(answer)
             facts = judge(answer.head, sharing)
             if facts is not None:
@@ -130,7 +130,7 @@ class OriginClient:
         try:
             return await self._take(answer, request, sink, ranged=ranged)
         finally:
-            answer.response.close()
+            answer.hang_up()
 
     async def _take(self, answer: Answer, request: OriginRequest, sink: Sink, *, ranged: bool) -> Fetched | Failure:
         """Judge the head and receive the body. Must not await before `receive` does."""
@@ -140,6 +140,8 @@ class OriginClient:
             if answer.head.status in (200, 206, 416):
                 self._doubt(request.url)
             return plan
+        if ranged and answer.head.status == 200:
+            self._doubt(request.url)
         intake = Intake(
             sink=_CountingSink(sink, counters),
             workers=self._workers,

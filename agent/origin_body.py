@@ -1,8 +1,8 @@
 """The body of an origin's answer: from aiohttp's connection into a `BodyReceiver`.
 
-Two ways. Large bodies of known length: once the head is parsed, the transport is taken over from aiohttp and
-fills the receiver's buffers directly (data path 1). All others, chunked ones among them, come through aiohttp's
-stream, which knows the framing and keeps the connection for the next request.
+Two ways. Large bodies of known length: once the head is parsed, the transport is taken over from aiohttp, fills the
+receiver's buffers directly (data path 1), and is given back after the last byte. All others, chunked ones among
+them, come through aiohttp's stream, which knows the framing.
 
 Never knows: URLs, headers, ranges, retries.
 
@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 
 from agent.origin_answer import BodyPlan, Framing
 from peer.body import BodyLimits, BodyReceiver
@@ -58,8 +57,12 @@ async def receive(response: aiohttp.ClientResponse, plan: BodyPlan, intake: Inta
         limits=intake.limits,
     )
     large = plan.body_length is not None and plan.body_length >= intake.takeover_bytes
-    if plan.framing is Framing.LENGTH and large and _take_over(response, receiver):
-        return await receiver.done()
+    taker = _take_over(response, receiver) if large else None
+    if taker is not None:
+        outcome = await receiver.done()
+        if outcome == plan.body_length:
+            taker.give_back()
+        return outcome
     stream = _Stream(response)
     try:
         return await _through_stream(stream, receiver, plan, intake.limits)
@@ -70,9 +73,11 @@ async def receive(response: aiohttp.ClientResponse, plan: BodyPlan, intake: Inta
 class _Taker(asyncio.BufferedProtocol):
     """The transport's protocol after the take-over. aiohttp's own learns only that the connection is over."""
 
-    def __init__(self, receiver: BodyReceiver, before: ResponseHandler) -> None:
+    def __init__(self, receiver: BodyReceiver, transport: asyncio.Transport, content: aiohttp.StreamReader) -> None:
         self._receiver = receiver
-        self._before = before
+        self._transport = transport
+        self._content = content
+        self._handler = transport.get_protocol()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._receiver.get_buffer(sizehint)
@@ -85,30 +90,50 @@ class _Taker(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._receiver.lost(exc)
-        self._before.connection_lost(None)
+        self._handler.connection_lost(None)
+
+    def give_back(self) -> None:
+        """After the very last byte of the body: aiohttp's protocol again, which takes the body for complete and
+        puts the connection into the pool, if the head allowed that.
+
+        The next request gives it a new parser. Whatever comes before then hits the old one, which stands in the
+        middle of a body that is over, and ends the connection.
+        """
+        if self._receiver.surplus or self._transport.is_closing():
+            return
+        self._transport.set_protocol(self._handler)
+        self._content.feed_eof()
 
 
-def _take_over(response: aiohttp.ClientResponse, receiver: BodyReceiver) -> bool:
-    """Move what aiohttp holds into the receiver, then the transport; False when there is nothing left to move.
+def _take_over(response: aiohttp.ClientResponse, receiver: BodyReceiver) -> _Taker | None:
+    """Move what aiohttp holds into the receiver, then the transport; None when the transport stays where it is.
 
-    Must not await: see the top of this file. The connection is closed afterwards, never used again.
+    Must not await: see the top of this file.
     """
     content = response.content
-    if content.exception() is not None:
-        return False
-    while data := content.read_nowait():
+    while data := _held(content):
         receiver.feed(data)
     connection = response.connection
     protocol = connection.protocol if connection is not None else None
     transport = connection.transport if connection is not None else None
-    if content.is_eof() or protocol is None or transport is None or transport.is_closing():
-        return False
-    protocol.force_close()
+    if protocol is None or transport is None or transport.is_closing() or content.exception() is not None:
+        return None
+    if content.is_eof():
+        return None
     protocol.pause_reading()
-    transport.set_protocol(_Taker(receiver, protocol))
+    taker = _Taker(receiver, transport, content)
+    transport.set_protocol(taker)
     transport.resume_reading()
     receiver.attach(transport)
-    return True
+    return taker
+
+
+def _held(content: aiohttp.StreamReader) -> bytes:
+    """What the stream holds; nothing when it has failed, which the next read tells."""
+    try:
+        return content.read_nowait()
+    except (aiohttp.ClientError, OSError):
+        return b""
 
 
 class _Gate(asyncio.Transport):
@@ -186,7 +211,7 @@ async def _through_stream(
 ) -> int | Failure:
     gate = _Gate()
     receiver.attach(gate)
-    begun = stream.content.read_nowait() if stream.content.exception() is None else b""
+    begun = _held(stream.content)
     end = None
     async with asyncio.TaskGroup() as group:
         pump = group.create_task(_pump(stream, receiver, gate, (plan, begun)))
@@ -222,7 +247,7 @@ async def _pump(stream: _Stream, receiver: BodyReceiver, gate: _Gate, what: tupl
                 return _End.ENOUGH
             await gate.wait()
             data = b""
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
         receiver.lost(error)
         return _End.CUT
 

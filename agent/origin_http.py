@@ -72,12 +72,21 @@ class OriginResponse(aiohttp.ClientResponse):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer whose head passed the checks that every answer has to pass. Whoever gets it closes `response`."""
+    """An answer whose head passed the checks that every answer has to pass. Whoever gets it calls `hang_up`."""
 
     response: OriginResponse
     head: Head
     url: URL
     """Where it came from, after redirects."""
+
+    def hang_up(self) -> None:
+        """Close the connection unless the body was read to its end. At once: a polite end of TLS would wait for the
+        other side. Harmless when repeated."""
+        connection = self.response.connection
+        transport = connection.transport if connection is not None else None
+        if transport is not None:
+            transport.abort()
+        self.response.close()
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -108,6 +117,7 @@ class Messenger:
         sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             await session.close()
+        await asyncio.sleep(0)  # transports tell that they are closed in the loop's next round
 
     async def ask(self, method: str, hop: Hop, extra: tuple[tuple[str, str], ...]) -> Answer | Failure:
         """Send the request, follow redirects, return the first other answer; its body is not read.
@@ -120,7 +130,7 @@ class Messenger:
                 return answer
             if answer.head.status not in REDIRECTS:
                 return answer
-            answer.response.close()
+            answer.hang_up()
             seen = self._rules.classify(answer.response.address)
             following = next_hop(hop, answer.head.headers.get("Location"), seen)
             if isinstance(following, Failure):
@@ -145,12 +155,12 @@ class Messenger:
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             return failure_of_exception(error, hop.url) if self._sessions else _CLOSED
         assert isinstance(response, OriginResponse)
-        head = Head(host, response.status, response.headers)
-        refused = check(head, response.raw_headers)
+        answer = Answer(response, Head(host, response.status, response.headers), hop.url)
+        refused = check(answer.head, response.raw_headers)
         if refused is not None:
-            response.close()
+            answer.hang_up()
             return refused
-        return Answer(response, head, hop.url)
+        return answer
 
     async def _tls_for(self, url: URL) -> ssl.SSLContext | bool:
         """The context for https, made at the first need: reading the system's authorities takes its time."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from agent.core.events import Decision
@@ -23,8 +24,10 @@ from agent.schema import (
     PeerDocument,
     Validation,
 )
-from peer.refusals import Refusal
-from peer.settings import PeerStatus
+
+if TYPE_CHECKING:
+    from peer.refusals import Refusal
+    from peer.settings import PeerStatus
 
 LOG_LINES = 50
 

@@ -146,11 +146,12 @@ class AgentProcess:
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.wait()
-        except (TimeoutError, asyncio.CancelledError):
-            with contextlib.suppress(ProcessLookupError):
+        except TimeoutError as error:
+            raise BenchError(f"agent {self.name} did not stop within {STOP_TIMEOUT_S:g} s of SIGTERM") from error
+        finally:
+            if process.returncode is None:
                 process.kill()
-            await process.wait()
-            raise
+                await process.wait()
 
     async def meets(self, *others: AgentProcess) -> float:
         """Wait until this agent has shaken hands with all the others where they are now; seconds that took.

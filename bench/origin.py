@@ -68,7 +68,7 @@ class Origin:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.shutdown()
-        self._server.server_close()
+        self._server.server_close()  # threads that still serve end with their connections
         self._thread.join()
 
     def publish(self, file: Path) -> str:
@@ -116,6 +116,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = IDLE_TIMEOUT_S
+    disable_nagle_algorithm = True
     server: _Server
 
     def do_HEAD(self) -> None:  # noqa: N802  # the name is http.server's
@@ -167,11 +168,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, file: Path, start: int, stop: int) -> None:
         out, offset = self.connection, start
+        self.wfile.flush()
+        out.settimeout(None)  # sendfile knows no timeout of Python's; a reader that stalls costs one daemon thread
         with file.open("rb") as source:
             while offset < stop:
                 sent = _send_piece(out, source.fileno(), offset, min(PIECE_BYTES, stop - offset))
                 self.server.origin.count(payload_bytes=sent)
                 offset += sent
+        out.settimeout(IDLE_TIMEOUT_S)
 
 
 def _send_piece(out: socket.socket, source: int, offset: int, length: int) -> int:

@@ -9,30 +9,27 @@ core/trust.py. `ssl.SSLContext.load_cert_chain` takes only files, so both lie in
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from weakref import WeakSet
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from peer import durable
-from peer.core.trust import CertificateFacts, Refusal, judge
+from peer.core.trust import Refusal, judge
 from peer.core.voucher import PeerId, Voucher, signed_bytes
 from peer.errors import GroupKeyError, IdentityError
-from peer.group import AdminGroup, Authority, Group, GroupKey, authority_of, is_authority, key_usage, read_file
+from peer.group import AdminGroup, Authority, Group, GroupKey, authority_of
+from peer.papers import MEMBER_DAYS, Papers, facts_of, papers_of, peer_id_of_key
 from validation.content import ChunkIndex, ContentId
 from validation.digest import ChunkDigest
 
 __all__ = [
+    "MEMBER_DAYS",
     "AdminGroup",
     "Group",
     "GroupKey",
@@ -44,31 +41,16 @@ __all__ = [
     "verify_voucher",
 ]
 
-MEMBER_DAYS = 90
-"""How long a certificate that we issue to ourselves is valid: an old copy of a home dies by itself."""
-
 MAX_CERTIFICATE_BYTES = 16 * 1024
 """A member's certificate has about 500 bytes; an administrator's may have more, none has this many."""
 
 MAX_NAME_CHARACTERS = 64
-_BACKDATED_DAYS = 1
-"""Our certificates begin a day early: clocks of other members may be behind ours."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Papers:
-    """A certificate and its key, in the files OpenSSL reads them from."""
-
-    certificate: x509.Certificate
-    key: Ed25519PrivateKey
-    certificate_file: Path
-    key_file: Path
 
 
 class Identity:
     """One agent's proof of who it is. Made by `load_or_create`; holds nothing that must be closed."""
 
-    def __init__(self, home: Path, group: Group, authority: Authority, papers: _Papers, name: str) -> None:
+    def __init__(self, home: Path, group: Group, authority: Authority, papers: Papers, name: str) -> None:
         self._home, self._group, self._authority, self._papers = home, group, authority, papers
         self._contexts: WeakSet[ssl.SSLContext] = WeakSet()
         self.peer_id: PeerId = peer_id_of_key(papers.key.public_key())
@@ -83,7 +65,7 @@ class Identity:
         """
         try:
             authority = authority_of(group)
-            papers = _papers(home, group, authority, now)
+            papers = papers_of(home, group, authority, now)
         except OSError as error:
             raise IdentityError(
                 f"{home / 'identity'} cannot be used: {error.strerror}", home / "identity"
@@ -125,7 +107,7 @@ class Identity:
         """As `check_certificate`, with the reason for a refusal."""
         try:
             certificate = _parse(der)
-            facts = _facts(certificate, self._authority)
+            facts = facts_of(certificate, self._authority)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             return Refusal.UNREADABLE
         return judge(facts, now)
@@ -135,7 +117,7 @@ class Identity:
 
         True when `reload` should follow. Raises IdentityError as `load_or_create` does.
         """
-        papers = _papers(self._home, self._group, self._authority, now)
+        papers = papers_of(self._home, self._group, self._authority, now)
         if papers.certificate == self._papers.certificate:
             return False
         if peer_id_of_key(papers.key.public_key()) != self.peer_id:
@@ -159,13 +141,6 @@ class Identity:
         context.load_cert_chain(self._papers.certificate_file, self._papers.key_file)
         self._contexts.add(context)
         return context
-
-
-def peer_id_of_key(key: Ed25519PublicKey) -> PeerId:
-    """SHA-256 of the raw public key (32 bytes), in hexadecimal."""
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(key.public_bytes_raw())
-    return PeerId(digest.finalize().hex())
 
 
 def peer_id_of_certificate(der: bytes) -> PeerId:
@@ -197,144 +172,6 @@ def verify_voucher(voucher: Voucher, certificate_der: bytes) -> bool:
     except (InvalidSignature, ValueError, TypeError, OverflowError, UnsupportedAlgorithm):
         return False
     return True
-
-
-def _papers(home: Path, group: Group, authority: Authority, now: float) -> _Papers:
-    if isinstance(group, AdminGroup):
-        return _given_papers(group, authority, now)
-    directory = home / "identity"
-    durable.make_private_directory(directory)
-    key_file, certificate_file = directory / "key.pem", directory / "certificate.pem"
-    if not key_file.exists():
-        _store_new_key(key_file)
-    key = _load_key(key_file, 0o077)
-    certificate = _usable_certificate(certificate_file, authority, key, now)
-    if certificate is None:
-        certificate = _issue(authority, key, now)
-        durable.write_atomically(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o600)
-    return _Papers(certificate=certificate, key=key, certificate_file=certificate_file, key_file=key_file)
-
-
-def _given_papers(group: AdminGroup, authority: Authority, now: float) -> _Papers:
-    key = _load_key(group.key_file, 0o007)  # a group of the system may read it, the world may not
-    try:
-        certificate = x509.load_pem_x509_certificate(read_file(group.certificate_file))
-        verdict = judge(_facts(certificate, authority), now)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise IdentityError(f"{group.certificate_file} holds no PEM certificate", group.certificate_file) from error
-    if isinstance(verdict, Refusal):
-        reason = f"not issued by an authority in {group.ca_file}" if verdict is Refusal.OTHER_GROUP else verdict
-        raise IdentityError(
-            f"the certificate {group.certificate_file} is refused: {reason}", group.certificate_file
-        )
-    if verdict != peer_id_of_key(key.public_key()):
-        raise IdentityError(
-            f"the certificate {group.certificate_file} and the key {group.key_file} do not belong together",
-            group.certificate_file,
-        )
-    if not _serves_both_ways(certificate):
-        raise IdentityError(
-            f"the certificate {group.certificate_file} must allow both serverAuth and clientAuth",
-            group.certificate_file,
-        )
-    return _Papers(
-        certificate=certificate, key=key, certificate_file=group.certificate_file, key_file=group.key_file
-    )
-
-
-def _store_new_key(path: Path) -> None:
-    """Whole or not at all, and never over a key that is there."""
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    directory = durable.open_directory(path.parent)
-    temporary = durable.temporary_name(path.name)
-    try:
-        fd = durable.create_file(directory, temporary, 0o600)
-        try:
-            durable.pwrite_all(fd, pem, 0)
-            durable.sync_file(fd)
-            durable.link_new(directory, temporary, path.name)
-        finally:
-            os.close(fd)
-            durable.remove(directory, temporary)
-        durable.sync_directory(directory)
-    finally:
-        os.close(directory)
-
-
-def _load_key(path: Path, forbidden_mode: int) -> Ed25519PrivateKey:
-    pem = read_file(path)
-    if path.stat().st_mode & forbidden_mode:
-        raise IdentityError(f"the key {path} can be read by others: chmod 600 it, or make a new one", path)
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except TypeError as error:
-        raise IdentityError(f"the key {path} is encrypted: the agent cannot ask for its password", path) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise IdentityError(f"{path} holds no readable PEM key", path) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        kind = type(key).__name__.lstrip("_").removesuffix("PrivateKey")
-        raise IdentityError(f"the key {path} must be an Ed25519 key, this one is {kind}", path)
-    return key
-
-
-def _usable_certificate(
-    path: Path, authority: Authority, key: Ed25519PrivateKey, now: float
-) -> x509.Certificate | None:
-    """The stored certificate, unless it is missing, damaged, of another group or key, or half over."""
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        facts = _facts(certificate, authority)
-    except (FileNotFoundError, ValueError, TypeError, UnsupportedAlgorithm):
-        return None
-    half = (facts.not_before + facts.not_after) / 2
-    fresh = facts.not_before <= now <= half
-    return certificate if fresh and judge(facts, now) == peer_id_of_key(key.public_key()) else None
-
-
-def _issue(authority: Authority, key: Ed25519PrivateKey, now: float) -> x509.Certificate:
-    assert authority.key is not None
-    issuer = authority.certificates[0]
-    public = key.public_key()
-    start = datetime.fromtimestamp(int(now), UTC) - timedelta(days=_BACKDATED_DAYS)
-    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, peer_id_of_key(public))]))
-        .issuer_name(issuer.subject)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + timedelta(days=MEMBER_DAYS))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
-        )
-        .sign(authority.key, None)
-    )
-
-
-def _facts(certificate: x509.Certificate, authority: Authority) -> CertificateFacts:
-    key = certificate.public_key()
-    return CertificateFacts(
-        issued_by_group=authority.issued(certificate),
-        is_authority=is_authority(certificate),
-        peer_id=peer_id_of_key(key) if isinstance(key, Ed25519PublicKey) else None,
-        not_before=certificate.not_valid_before_utc.timestamp(),
-        not_after=certificate.not_valid_after_utc.timestamp(),
-    )
-
-
-def _serves_both_ways(certificate: x509.Certificate) -> bool:
-    try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return True
-    return {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(usages)
 
 
 def _parse(der: bytes) -> x509.Certificate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 from agent.core import commands as cmd
@@ -16,6 +16,7 @@ from agent.core import events as ev
 from agent.core.chunks import ChunkBook
 from agent.core.facts import OriginFacts
 from agent.core.origin_share import OriginShare
+from agent.core.proof import Expected, allowed
 from agent.core.requests import InFlight, Requests
 from agent.core.saving import SaveClock
 from agent.core.scheduler import Assignment, View, plan
@@ -42,15 +43,6 @@ FetchEvent = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Expected:
-    """What a chunk from a near source must be, and who brought it. No digest: the source is this agent."""
-
-    source: SourceId
-    digest: ChunkDigest | None
-    vouchers: tuple[Voucher, ...]
-
-
 class Fetching:
     """The bytes of one content on their way. `length` None: unknown until the origin's answer ends."""
 
@@ -75,7 +67,7 @@ class Fetching:
         self._requests = requests
         self._sources = SourceBook(tuning, self.chunks.layout.chunk_bytes if self.chunks is not None else 0)
         self._vouchers = VoucherBook()
-        self._expected: dict[ChunkIndex, _Expected] = {}
+        self._expected: dict[ChunkIndex, Expected] = {}
         self._digests: dict[ChunkIndex, ChunkDigest] = {}
         self._tokens: dict[ChunkIndex, int] = {}
         self._origin_only = NO_CHUNKS
@@ -350,10 +342,11 @@ class Fetching:
         self, entry: InFlight, vouchers: tuple[Voucher, ...], chunks: ChunkBook, out: list[cmd.Command]
     ) -> None:
         """A near source delivered: each chunk needs a digest it must have, or it does not count."""
-        for voucher in vouchers:
-            if voucher.content_id in self.content_ids:
-                self._vouchers.hear(voucher)
-        told = {voucher.chunk for voucher in vouchers if voucher.content_id in self.content_ids}
+        told = {
+            voucher.chunk
+            for voucher in vouchers
+            if voucher.content_id in self.content_ids and self._vouchers.hear(voucher)
+        }
         of_peer = kind_of(entry.source) is SourceKind.PEER
         silent = False
         for chunk in chunks_in(entry.chunks):
@@ -379,7 +372,7 @@ class Fetching:
         self, chunk: ChunkIndex, source: SourceId, digest: ChunkDigest | None, out: list[cmd.Command]
     ) -> None:
         vouchers = self._vouchers.vouchers(chunk, digest) if digest is not None else ()
-        self._expected[chunk] = _Expected(source=source, digest=digest, vouchers=vouchers)
+        self._expected[chunk] = Expected(source=source, digest=digest, vouchers=vouchers)
         self._digest(chunk, out)
 
     def _digest_whole(self, out: list[cmd.Command]) -> None:
@@ -403,18 +396,12 @@ class Fetching:
         if chunks is None or not chunks.end_digest(chunk):
             return
         expected = self._expected.pop(chunk, None)
-        anchor = self._spec.anchors[chunk] if chunk < len(self._spec.anchors) else None
         claims = () if chunks.came_from_origin(chunk) else self._vouchers.digests(chunk)
-        if anchor is not None:
-            wanted: tuple[ChunkDigest, ...] = (anchor,)
-        elif expected is not None:
-            wanted = (expected.digest,) if expected.digest is not None else ()
-        else:
-            wanted = claims  # taken over from an earlier process
+        wanted = allowed(chunk, self._spec.anchors, expected, claims)
         if wanted and digest not in wanted:
             self._corrupt(chunk, expected, chunks, out)
             return
-        vouched = anchor is None and expected is not None and expected.digest is not None
+        vouched = not self._spec.anchors and expected is not None and expected.digest is not None
         if vouched and not self._vouchers.vouchers(chunk, digest):  # its only signer was found lying meanwhile
             self._tally.discarded += chunks.discard((chunk,))
             return
@@ -427,7 +414,7 @@ class Fetching:
             self._publish(chunk, digest, expected.vouchers, out)
 
     def _corrupt(
-        self, chunk: ChunkIndex, expected: _Expected | None, chunks: ChunkBook, out: list[cmd.Command]
+        self, chunk: ChunkIndex, expected: Expected | None, chunks: ChunkBook, out: list[cmd.Command]
     ) -> None:
         """Bytes that are not what they had to be: thrown away, their bearer blamed, the origin asked instead."""
         from_origin = chunks.came_from_origin(chunk)

@@ -174,9 +174,14 @@ class JobManager:
         self._step(now)
 
     def decide(self, file: FileId, decision: ev.Decision, now: float) -> None:
-        """BITS' SetValidationState: at any time after the file's last byte arrived."""
+        """BITS' SetValidationState: at any time after the file's last byte arrived, until the job ends.
+
+        Raises IllegalTransitionError when the job is final, EndingJobError when it is ending.
+        """
+        job, _ = self._where[file]
+        self._refuse_when_ending(job, JobInput.SUSPEND)
         self.handle(ev.Decided(file=file, decision=decision), now)
-        self._changed(self._where[file][0], save=True)
+        self._changed(job, save=True)
 
     def network_up(self, now: float) -> None:
         """Every job in TRANSIENT_ERROR is tried again at once (BITS 1.2)."""
@@ -283,6 +288,8 @@ class JobManager:
         return self._next_file(job, now)
 
     def _refetching(self, job: Job, file: JobFile, now: float) -> list[tuple[JobFile, list[cmd.Command]]]:
+        if job.intent is not Intent.NONE:
+            return []
         if job.state is JobState.TRANSFERRED:
             self._move(job, JobInput.SET_INVALID_PEER)
             return []
@@ -320,7 +327,7 @@ class JobManager:
             self._move(job, JobInput.SET_INVALID_ORIGIN)
         elif job.state is JobState.VALIDATING and outcome.code == "VALIDATION_FAILED":
             self._move(job, JobInput.REJECTED)
-        elif job.state in RUNNING:
+        elif job.state in RUNNING or job.state is JobState.TRANSIENT_ERROR:
             self._move(job, JobInput.FATAL_FAILURE)
         self._pause(job, now)
 
@@ -354,8 +361,13 @@ class JobManager:
             self._feed(job, file, ev.Paused(file=file.file), now)
 
     def _step(self, now: float) -> None:
-        """After anything: slots, and what files of this agent can do for each other."""
-        for job_id in grant((job.waiting for job in self.jobs.values()), self._slots):
+        """After anything: slots, and what files of this agent can do for each other, until nothing moves."""
+        while self._grant(now) or self._tell_siblings(now):
+            pass
+
+    def _grant(self, now: float) -> bool:
+        granted = grant((job.waiting for job in self.jobs.values()), self._slots)
+        for job_id in granted:
             job = self.jobs[job_id]
             self._move(job, JobInput.SLOT_GRANTED)
             begun = self._next_file(job, now)
@@ -363,9 +375,20 @@ class JobManager:
                 self._out += [command for command in commands if not isinstance(command, cmd.Outcome)]
             if not begun:
                 self._settle(job)
-        for event in self._siblings.news(file.transfer for _, file in self._where.values()):
+        return bool(granted)
+
+    def _tell_siblings(self, now: float) -> bool:
+        """The files of jobs that end are no source: they are removed, or become the user's."""
+        living = (file.transfer for job, file in self._where.values() if not self._ends(job))
+        news = self._siblings.news(living)
+        for event in news:
             job, file = self._where[event.file]
             self._feed(job, file, event, now)
+        return bool(news)
+
+    @staticmethod
+    def _ends(job: Job) -> bool:
+        return job.state in FINAL or job.intent is not Intent.NONE
 
     def _settle(self, job: Job) -> None:
         """A job that got its slot and has nothing to fetch goes where its files already are."""

@@ -41,10 +41,14 @@ class VoucherBook:
 
     def __init__(self) -> None:
         self._heard: dict[ChunkIndex, dict[ChunkDigest, dict[PeerId, Voucher]]] = {}
+        self._liars: set[PeerId] = set()
 
-    def hear(self, voucher: Voucher) -> None:
-        """Remember a voucher whose signature has been checked."""
+    def hear(self, voucher: Voucher) -> bool:
+        """Remember a voucher whose signature has been checked. False when its signer's word counts no more."""
+        if voucher.signer in self._liars:
+            return False
         self._heard.setdefault(voucher.chunk, {}).setdefault(voucher.digest, {})[voucher.signer] = voucher
+        return True
 
     def digests(self, chunk: ChunkIndex) -> tuple[ChunkDigest, ...]:
         """The digests claimed for a chunk, in the order they were first heard; more than one is a conflict."""
@@ -62,6 +66,7 @@ class VoucherBook:
 
     def forget_signer(self, signer: PeerId) -> list[tuple[ChunkIndex, ChunkDigest]]:
         """A banned signer's word counts no more. Returns what rested on it alone."""
+        self._liars.add(signer)
         baseless = []
         for chunk, claims in self._heard.items():
             for digest in list(claims):

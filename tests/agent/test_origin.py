@@ -151,6 +151,28 @@ async def test_small_ranges_keep_their_connection(origin: Origin, client: Origin
     assert origin.accepted == 1
 
 
+async def test_large_ranges_keep_their_connection(origin: Origin) -> None:
+    """After the take-over the connection goes back; large and small ones take turns on it."""
+    async with origin_client(OriginSettings(takeover_bytes=300_000)) as client:
+        facts = await facts_of(client, origin.url("/big"))
+        for start, length in [(0, 400_000), (7, 10), (400_000, 4_000_000), (4_000_001, 999_999), (3, 299_999)]:
+            item = ByteRange(start, start + length)
+            outcome, sink = await fetch(client, origin.url("/big"), facts, item)
+            assert isinstance(outcome, Fetched)
+            assert sink.holds(BIG, item)
+    assert origin.accepted == 1
+
+
+async def test_a_connection_that_the_origin_closes_is_not_used_again(origin: Origin, client: OriginClient) -> None:
+    origin.add("/close", BIG, faults=["header:value=Connection: close"])
+    facts = await facts_of(client, origin.url("/close"))
+    for _ in range(2):
+        outcome, sink = await fetch(client, origin.url("/close"), facts)
+        assert isinstance(outcome, Fetched)
+        assert sink.holds(BIG, ByteRange(0, len(BIG)))
+    assert origin.accepted == 3
+
+
 async def test_random_ranges_side_by_side(origin: Origin) -> None:
     """Many sizes around the take-over, several at once: no byte lost, doubled or out of place."""
     rng = random.Random(7)

@@ -80,10 +80,11 @@ async def test_random_ranges_side_by_side(origin: Origin, authority: Authority) 
                     group.create_task(one())
 
 
-async def test_small_ranges_keep_their_connection(origin: Origin, client: OriginClient) -> None:
+@pytest.mark.parametrize("length", [65536, 1_500_000])
+async def test_ranges_keep_their_connection(origin: Origin, client: OriginClient, length: int) -> None:
     facts = await facts_of(client, origin.url("/big"))
     for number in range(5):
-        item = ByteRange(number * 65536, (number + 1) * 65536)
+        item = ByteRange(number * length, (number + 1) * length)
         outcome, sink = await fetch(client, origin.url("/big"), facts, item)
         assert isinstance(outcome, Fetched)
         assert sink.holds(BIG, item)
@@ -145,6 +146,17 @@ async def test_cancelling_closes_the_connection(origin: Origin, client: OriginCl
         fetching.cancel()
     assert fetching.cancelled()
     await origin.wait_for(lambda: origin.connections == 0, timeout_s=3)
+
+
+async def test_cancelling_does_not_wait_for_a_silent_origin(origin: Origin, client: OriginClient) -> None:
+    """A polite end of TLS would wait for the other side's, for half a minute."""
+    origin.add("/mute", BIG, faults=["silent"])
+    facts = await facts_of(client, origin.url("/mute"))
+    async with asyncio.TaskGroup() as group:
+        fetching = group.create_task(fetch(client, origin.url("/mute"), facts))
+        await origin.wait_for(lambda: origin.sent("/mute") == len(BIG) // 2)
+        fetching.cancel()
+    await origin.wait_for(lambda: origin.connections == 0, timeout_s=2)
 
 
 # --- certificates ----------------------------------------------------------------------------------------------

@@ -143,6 +143,7 @@ async def test_a_static_address_that_is_our_own_is_no_peer(lan: Lan) -> None:
     await ann.network.settled(5.0)
     assert ann.network.peers() == []
     assert ann.network.refusals() == []
+    assert ann.network._server.counters.requests == 0  # it did not even say hello to itself
 
 
 async def test_a_static_address_where_nobody_is_does_no_harm(lan: Lan) -> None:
@@ -303,7 +304,9 @@ async def test_a_peer_that_does_not_answer_any_more_is_down(lan: Lan) -> None:
 async def test_a_liar_is_banned_at_once_on_both_ways(lan: Lan) -> None:
     ann = await lan.start_beside("ann")
     eve = await lan.start_beside("eve", ann)
+    assert ann.network._server.connected == 1  # Eve's, kept open
     ann.network.report(eve.id, Offence.CORRUPT_BYTES, "chunk 3")
+    await until(lambda: ann.network._server.connected == 0, "Eve's connection is cut")
     assert ann.network.live() == []
     assert ann.watch.log[-1] == ("down", eve.id)
     refused = await ann.network.offer(eve.id, CONTENT)

@@ -3,7 +3,7 @@
     draw(ours="a*-B", peer_a="**--", peer_b="---c")
 
 Our row: `-` missing, `*` proven and from the origin, `a` supplied by peer a and being digested, `B` supplied by
-peer b and proven. Other rows (`peer_a` to `peer_c`, `cache`): `*` it has the chunk, `c` it has claimed it, `-` neither.
+peer b and proven. Other rows (`peer_a`, `cache`): `*` it has the chunk, `c` it has claimed it, `-` neither.
 The transfer is driven there by events alone: what the origin sent was left by an earlier process, what peers sent
 they send now; then everybody makes the offer that is drawn.
 """

@@ -152,6 +152,7 @@ class Origin:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
         await self._server.wait_closed()
+        await asyncio.sleep(0)  # transports tell that they are closed in the loop's next round
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -6,8 +6,8 @@
     play.check()
 
 Between two `>>` everything that goes out must be expected, in order; `<< anything` lets the rest pass. Commands
-that rarely matter (`IGNORED`) are left out unless `watch` names them. A playbook that was never checked fails its test:
-tests/agent/core/conftest.py sees to that.
+that rarely matter (`IGNORED`) are left out unless `watch` names them. A playbook that was never checked fails its
+test: tests/agent/core/conftest.py sees to that.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ anything = Expected(object, {})
 """Whatever else goes out before the next `>>`."""
 
 
-def sends(kind: type, **fields: Any) -> Expected:
+def sends(kind: type, /, **fields: Any) -> Expected:
     return Expected(kind, fields)
 
 

@@ -78,6 +78,8 @@ class Flags:
     """The user, the disk and the process get in the way."""
     fatal: bool = False
     """The origin sometimes answers 404."""
+    asks: bool = False
+    """The application decides about what the validators accepted."""
     checked: bool = True
     """A digest of the whole is known to the validator; otherwise everything is accepted."""
 
@@ -249,7 +251,7 @@ class World:
             self.todo.append(lambda peer=peer: self._offer(file, peer))  # type: ignore[misc]
         if self.cache:
             self.todo.append(lambda: self._offer_cache(file))
-        self.todo.append(lambda: self._send(ev.NearAnswered(file=file)))
+        self.todo.append(lambda: self.send(ev.NearAnswered(file=file)))
 
     def _fetch(self, command: cmd.FetchRange) -> None:
         file = command.file
@@ -305,7 +307,7 @@ class World:
                 del self.cache[at]
         for file in self.asking:
             lost = ev.SourceLost(file=file, source=peer_source(peer))
-            self.todo.append(lambda lost=lost: self._send(lost))  # type: ignore[misc]
+            self.todo.append(lambda lost=lost: self.send(lost))  # type: ignore[misc]
 
     def _save(self, file: FileId, held: tuple[ByteRange, ...]) -> None:
         part = self.parts[file]
@@ -328,7 +330,7 @@ class World:
 
     # --- answers ---------------------------------------------------------------------------------------------
 
-    def _send(self, event: ev.FileEvent) -> None:
+    def send(self, event: ev.FileEvent) -> None:
         self.trace.append((self.now, ">>", event))
         self.deliver(event)
 
@@ -342,9 +344,9 @@ class World:
 
     def _probe(self, file: FileId) -> None:
         if self._trouble(0.2):
-            self._send(ev.ProbeFailed(file=file, failure=self._origin_failure()))
+            self.send(ev.ProbeFailed(file=file, failure=self._origin_failure()))
         else:
-            self._send(ev.OriginProbed(file=file, facts=self.facts()))
+            self.send(ev.OriginProbed(file=file, facts=self.facts()))
 
     def _offer(self, file: FileId, peer: Peer) -> None:
         asking = self.asking.get(file)
@@ -354,13 +356,13 @@ class World:
         source = peer_source(peer.peer)
         claims = peer.manner is Manner.CLAIMS
         have, claimed = (nothing, everything) if claims else (peer.have, nothing)
-        self._send(ev.SourceOffered(file=file, source=source, have=have, claimed=claimed))
+        self.send(ev.SourceOffered(file=file, source=source, have=have, claimed=claimed))
 
     def _offer_cache(self, file: FileId) -> None:
         asking = self.asking.get(file)
         if asking is not None:
             have = bitfield(chunk for content_id, chunk in self.cache if content_id in asking.content_ids)
-            self._send(ev.SourceOffered(file=file, source=CACHE, have=have, claimed=Bitfield(0)))
+            self.send(ev.SourceOffered(file=file, source=CACHE, have=have, claimed=Bitfield(0)))
 
     def _go_on(self, asked: Asked) -> None:
         """One step of a request: some bytes, or its end."""
@@ -368,22 +370,25 @@ class World:
         failure = self._why_it_ends(asked)
         if failure is not None:
             self._end(asked)
-            self._send(ev.RangeFailed(file=file, request=asked.command.request, failure=failure))
+            self.send(ev.RangeFailed(file=file, request=asked.command.request, failure=failure))
             return
         stop = min(item.stop, self.flags.length)
         if asked.cursor >= stop:
             self._end(asked)
+            if self._torn(asked):
+                self.send(ev.RangeFailed(file=file, request=asked.command.request, failure=_gone()))
+                return
             done = ByteRange(item.start, stop)
             vouchers = self._vouchers(asked)
             event = ev.RangeReceived(file=file, request=asked.command.request, item=done, vouchers=vouchers)
-            self._send(event)
+            self.send(event)
             return
         until = min(stop, (asked.cursor // CELL + self.rng.randint(1, 6)) * CELL)
         arrived = ByteRange(asked.cursor, until)
         self._write(asked, arrived)
         asked.cursor = until
         self.todo.append(lambda: self._go_on(asked))
-        self._send(ev.RangeArrived(file=file, request=asked.command.request, item=arrived))
+        self.send(ev.RangeArrived(file=file, request=asked.command.request, item=arrived))
 
     def _why_it_ends(self, asked: Asked) -> Failure | None:
         source, fresh = asked.command.source, asked.cursor == asked.command.item.start
@@ -407,6 +412,14 @@ class World:
         if (sibling := sibling_of(source)) is not None and not self._sibling_has(sibling, asked):
             return _gone()
         return Failure(kind=self.rng.choice(_PASSING), message="passing") if self._trouble(0.1) else None
+
+    def _torn(self, asked: Asked) -> bool:
+        """A sibling threw away what was being copied: the copier sees that and says so."""
+        sibling = sibling_of(asked.command.source)
+        if sibling is None:
+            return False
+        chunks = self.transfers[sibling].chunks
+        return chunks is None or any(not chunks.proven >> chunk & 1 for chunk in self._chunks(asked))
 
     def _sibling_has(self, sibling: FileId, asked: Asked) -> bool:
         part = self.parts.get(sibling)
@@ -489,21 +502,30 @@ class World:
     def _digested(self, command: cmd.DigestChunk, early: ChunkDigest | None) -> None:
         digest = early or self.digest_on_disk(command.file, command.item)
         self.parts[command.file].digests[command.chunk] = digest
-        self._send(ev.ChunkDigested(file=command.file, chunk=command.chunk, digest=digest, token=command.token))
+        self.send(ev.ChunkDigested(file=command.file, chunk=command.chunk, digest=digest, token=command.token))
 
     def wrong_cells(self, file: FileId) -> list[int]:
         """Cells that are not what the origin serves now."""
+        return self._differing(file, self.version)
+
+    def mixed(self, file: FileId) -> bool:
+        """The file is no version that the origin ever served."""
+        return all(self._differing(file, version) for version in ("v1", "v2"))
+
+    def _differing(self, file: FileId, version: str) -> list[int]:
         cells, hole = self.parts[file].cells, Cell("hole", ORIGIN)
         wanted = self._cells(ByteRange(0, self.flags.length))
-        return [cell for cell in wanted if cells.get(cell, hole).label != f"{self.version}.{cell}"]
+        return [cell for cell in wanted if cells.get(cell, hole).label != f"{version}.{cell}"]
 
     def _validate(self, file: FileId, attempt: int) -> None:
         if self._trouble(0.1):
-            self._send(ev.ValidatorFailed(file=file, attempt=attempt, reason="crashed"))
+            self.send(ev.ValidatorFailed(file=file, attempt=attempt, reason="crashed"))
         elif self.flags.checked and self.wrong_cells(file):
-            self._send(ev.ContentRejected(file=file, attempt=attempt, reason="wrong digest"))
+            self.send(ev.ContentRejected(file=file, attempt=attempt, reason="wrong digest"))
+        elif self.flags.asks:
+            self.send(ev.ContentUndecided(file=file, attempt=attempt))
         else:
-            self._send(ev.ContentAccepted(file=file, attempt=attempt))
+            self.send(ev.ContentAccepted(file=file, attempt=attempt))
 
     def _end(self, asked: Asked) -> None:
         assert not asked.over, "ended twice"
@@ -523,6 +545,8 @@ class World:
     def happen(self) -> None:
         """Something among the peers or at the origin."""
         self.now += self.rng.random() * 0.3
+        if not self.transfers:
+            return
         file = self.rng.choice(sorted(self.transfers))
         if self.flags.changes and self.rng.random() < 0.05:
             self.version = "v2"
@@ -533,7 +557,7 @@ class World:
                 peer.have = Bitfield(grown & self.layout.everything)
                 self._offer(file, peer)
             elif file in self.asking:
-                self._send(ev.SourceLost(file=file, source=peer_source(peer.peer)))
+                self.send(ev.SourceLost(file=file, source=peer_source(peer.peer)))
 
     def crash(self, file: FileId) -> None:
         """The process dies: nothing that was owed to this file comes any more."""

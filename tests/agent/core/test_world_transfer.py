@@ -6,11 +6,8 @@ The promises are asserts in tests/support/world.py; here is the user, and the en
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from typing import get_args
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,19 +74,19 @@ class Story:
 
     def begin(self) -> None:
         self.begin_at = None
-        self.world._send(ev.Begun(file=FILE))
+        self.world.send(ev.Begun(file=FILE))
 
     def interfere(self) -> None:
         choice = self.rng.random()
         if choice < 0.4:
-            self.world._send(ev.Paused(file=FILE))
+            self.world.send(ev.Paused(file=FILE))
             self.begin_at = self.world.now + self.rng.random()
         elif choice < 0.5:
             self.world.parts[FILE].cells.clear()
-            self.world._send(ev.PartFileLost(file=FILE))
+            self.world.send(ev.PartFileLost(file=FILE))
         elif choice < 0.6:
             decision = self.rng.choice(list(ev.Decision))
-            self.world._send(ev.Decided(file=FILE, decision=decision))
+            self.world.send(ev.Decided(file=FILE, decision=decision))
         elif choice < 0.8 and FILE in self.world.parts:
             self.world.crash(FILE)
             self.world.trace.append((self.world.now, "!!", "crash"))
@@ -101,7 +98,7 @@ class Story:
         world = self.world
         due = self.transfer.deadline()
         if due is not None and due <= world.now:
-            world._send(ev.Ticked(file=FILE))
+            world.send(ev.Ticked(file=FILE))
             again = self.transfer.deadline()
             assert again is None or again > world.now, "a deadline that stays in the past"
             return True
@@ -131,6 +128,9 @@ class Story:
                 continue
             if self.transfer.phase is Phase.DONE:
                 return
+            if self.transfer.phase is Phase.DECIDING:
+                self.world.send(ev.Decided(file=FILE, decision=ev.Decision.VALID))
+                continue
             assert self.transfer.phase in (Phase.IDLE, Phase.FAILED), f"it hangs while {self.transfer.phase}"
             self.begin()
         raise AssertionError(f"no end: {self.transfer.phase}")
@@ -164,6 +164,7 @@ FLAGS = st.builds(
     changes=st.booleans(),
     interferes=st.booleans(),
     fatal=st.booleans(),
+    asks=st.booleans(),
 )
 
 
