@@ -40,6 +40,7 @@ EARLIEST_YEAR, LATEST_YEAR = 2025, 2100
 PROBE_TIMEOUT_S = 0.8
 PROBES = 3
 CONNECT_TIMEOUT_S = 1.0
+SHOWN_REFUSALS = 4
 STRANGE_SKEW_S = 300.0
 
 
@@ -87,7 +88,8 @@ async def diagnose(config: Config) -> Diagnosis:
     found += group
     found.append(check_clock(time.time()))
     found += check_certificate(config, time.time())
-    interfaces, check = check_interfaces(config.interface)
+    wanted = tuple(agent.about.interfaces) if agent is not None else ()
+    interfaces, check = check_interfaces(config.interface or wanted)
     found.append(check)
     found += [check_multicast(item) for item in interfaces]
     if interfaces:
@@ -299,8 +301,10 @@ def check_peers(agent: RunningAgent | None) -> Iterator[Check]:
             yield _warn("peers", f"{item.name} runs version {item.version}, this is {agent.about.version}")
         if item.reason is not None:
             yield _warn("peers", f"{item.name or item.id[:16]} is {item.standing}: {item.reason}")
-    for line in agent.peers.refused:
+    for line in agent.peers.refused[:SHOWN_REFUSALS]:
         yield _warn("refused", line, "same group key, and a clock that is right, on both machines?")
+    if (more := len(agent.peers.refused) - SHOWN_REFUSALS) > 0:
+        yield _warn("refused", f"{more} more, see: nearfetch peer list")
 
 
 def _probe(receiver: socket.socket, sender: socket.socket, interface: IPv4Interface) -> float | None:

@@ -13,11 +13,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.client import AgentClient
+from agent.errors import AgentUnavailableError
 
 READY_TIMEOUT_S = 20.0
 """From the start of the process to its ready line; usually below a second."""
@@ -172,6 +173,12 @@ class AgentProcess:
                 )
             await asyncio.sleep(POLL_S)
 
+    def epitaph(self) -> str:
+        """Whether it lives, and its last words."""
+        code = None if self._process is None else self._process.returncode
+        state = "is stopped" if self._process is None else "runs" if code is None else f"ended with exit code {code}"
+        return f"agent {self.name} {state} {self.log_tail()}".rstrip()
+
     def log_tail(self) -> str:
         """The last lines it wrote to standard error."""
         try:
@@ -195,6 +202,24 @@ class AgentProcess:
             code = await process.wait()
             tail = await asyncio.to_thread(self.log_tail)
             raise BenchError(f"agent {self.name} did not start (exit code {code}): {tail or 'it said nothing'}")
+
+
+@contextlib.asynccontextmanager
+async def running(agents: Sequence[AgentProcess]) -> AsyncIterator[None]:
+    """Start them at once, and stop them at once however the block ends. Raises BenchError.
+
+    When an agent dies of itself meanwhile, that is what is raised, with what it said last.
+    """
+    try:
+        await asyncio.gather(*(agent.start() for agent in agents))
+        yield
+    except AgentUnavailableError as error:
+        raise BenchError("; ".join([str(error), *(agent.epitaph() for agent in agents)])) from error
+    finally:
+        results = await asyncio.gather(*(agent.stop() for agent in agents), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
 
 def required_tools(*names: str) -> dict[str, str]:

@@ -22,7 +22,15 @@ from pathlib import Path
 from agent.client import RESTING_STATES
 from agent.errors import AgentError, ExitCode
 from agent.schema import FileDocument, JobDocument, NewFile, NewJob, Priority
-from bench.agents import AgentProcess, BenchError, CommandResult, create_group, environment, run_command
+from bench.agents import (
+    AgentProcess,
+    BenchError,
+    CommandResult,
+    create_group,
+    environment,
+    run_command,
+    running,
+)
 from bench.content import ARCHIVE_NAME, altered_copy, archive_of_the_library, random_file, sha256_of
 from bench.origin import Origin, Sent
 from bench.report import Column, Table, complain, count, json_line, rate
@@ -384,18 +392,14 @@ async def run(options: Options) -> int:
     """Set everything up, go through the steps, and take everything down again; the exit code."""
     show, began = Show(options), time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(lambda: __import__("os").system("for f in /tmp/nearfetch-demo-*/*.log; do echo == $f; tail -30 $f; done"))
-        place = Path(tempfile.mkdtemp(prefix="nearfetch-demo-"))
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearfetch-demo-")))
         origin = stack.enter_context(Origin())
-        truth = await _content(options, place)
+        truth, group_key = await asyncio.gather(_content(options, place), create_group(place / "A"))
         url = options.url or origin.publish(place / ARCHIVE_NAME)
-        group_key = await create_group(place / "A")
-        agents = tuple(AgentProcess(name, place / name, group_key=group_key) for name in "ABC")
-        for agent in agents:
-            stack.push_async_callback(agent.stop)
-        await asyncio.gather(*(agent.start() for agent in agents))
+        agents = [AgentProcess(name, place / name, group_key=group_key) for name in "ABC"]
+        await stack.enter_async_context(running(agents))
         met = await asyncio.gather(*(agent.meets(*(set(agents) - {agent})) for agent in agents))
-        show.say(f"nearfetch demo: an origin and the agents A, B, C; each saw the others {max(met):.2f} s after its start")
+        show.say(f"nearfetch demo: an origin and the agents A, B, C; all had met {max(met):.2f} s after their start")
         show.say(f"content: {options.url or _described(place / ARCHIVE_NAME)}")
         show.say()
         show.head()

@@ -379,7 +379,6 @@ class PeerCache:
             return
         for record in records:
             record.gone = True
-            record.coming.clear()
             record.lose(record.have)
             self._records.pop(record.key, None)
             for content_id in record.content_ids:

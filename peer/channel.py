@@ -79,7 +79,7 @@ class Channel(asyncio.BufferedProtocol):
         user: ChannelUser,
         *,
         server_side: bool,
-        handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+        handshake_timeout_s: float,
     ) -> None:
         self._user = user
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

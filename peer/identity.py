@@ -1,10 +1,9 @@
-"""Who this agent is: a key and a certificate on disk, the id made from them, and the two TLS contexts.
+"""Who this agent is: the id made from its key, the two TLS contexts, vouchers signed and checked.
 
-The key never changes and never leaves its file; the certificate is issued anew when more than half of its time is
-over. Never knows: sockets, peers, what is transferred, who is banned.
+The key never changes and never leaves its file (papers.py); whom to trust is decided in core/trust.py.
+Never knows: sockets, peers, what is transferred, who is banned.
 
-Sources: RFC 8446 (TLS 1.3), RFC 5280 (certificates), RFC 8410 (Ed25519 in them); trust decisions are in
-core/trust.py. `ssl.SSLContext.load_cert_chain` takes only files, so both lie in HOME/identity, 0600 in 0700.
+Sources: RFC 8446 (TLS 1.3), RFC 8032 (Ed25519).
 """
 
 from __future__ import annotations

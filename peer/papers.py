@@ -2,8 +2,8 @@
 
 Never knows: TLS, sockets, peers, vouchers.
 
-Sources: RFC 5280 (certificates), RFC 8410 (Ed25519 in them), RFC 5958 (the key's form). `ssl` reads papers only from
-files, so both lie in HOME/identity, 0600 in 0700; an administrator's stay where they are.
+Sources: RFC 5280 (certificates), RFC 8410 (Ed25519 in them), RFC 5958 (the key's form). `ssl` reads papers only
+from files, so both lie in HOME/identity, 0600 in 0700; an administrator's stay where they are.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, assert_never
 
-from peer.channel import Channel
+from peer.channel import HANDSHAKE_TIMEOUT_S, Channel
 from peer.core import wire
 from peer.core.admission import Admission, ReadRate
 from peer.core.voucher import PeerId, Voucher
@@ -170,7 +170,7 @@ class Connection:
 
     def __init__(self, house: House, context: ssl.SSLContext) -> None:
         self._house = house
-        self.channel = Channel(context, self, server_side=True)
+        self.channel = Channel(context, self, server_side=True, handshake_timeout_s=HANDSHAKE_TIMEOUT_S)
         self.peer_id = PeerId("")
         """Empty until the handshake is over."""
         self._address = ""

@@ -132,6 +132,19 @@ def test_lengths(part: PartFile) -> None:
     assert part.path.stat().st_size == 10
 
 
+def test_a_reservation_that_fails_half_way_is_undone(part: PartFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    part.set_length(10)
+
+    def run_out(fd: int, length: int) -> None:
+        os.ftruncate(fd, length // 2)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable, "reserve", run_out)
+    with pytest.raises(DestinationError, match="not enough space"):
+        part.set_length(MIB)
+    assert part.path.stat().st_size == 10
+
+
 def test_reopened_it_is_the_same_file(part: PartFile) -> None:
     part.write(0, memoryview(b"hello"))
     part.sync()

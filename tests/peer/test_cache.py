@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -235,6 +237,8 @@ async def test_vouchers_about_something_else_are_left_out(reopen: Reopen, conten
         )
     )
     assert cache.vouchers(film.ids[0], ChunkIndex(0)) == ()
+    assert await cache.withdraw_vouched_by(ALICE) == 0
+    assert cache.find(film.ids[0]).have == bitfield([0])
     await cache.add_chunk(film.chunk(0, BOB))
     assert cache.vouchers(film.ids[0], ChunkIndex(0)) == (film.voucher(0, BOB),)
 
@@ -325,13 +329,17 @@ async def test_withdraw_and_clear(reopen: Reopen, content: MakeContent, tmp_path
     async for either in now_and_after_a_restart(cache, reopen):
         assert either.find(films[0].ids[0]) is None
         assert either.find(films[1].ids[0]).have == bitfield([0])
+        assert either.records()[0].bytes_held == CHUNK
         assert either.vouchers(films[1].ids[0], ChunkIndex(1)) == ()
         assert len(objects(tmp_path)) == 2
     await either.add_chunk(films[1].chunk(1, BOB))
     assert either.read(films[1].ids[0], ByteRange(CHUNK, 2 * CHUNK)) == films[1].bytes_of(1)
     assert await either.clear() == 2
     assert objects(tmp_path) == []
-    assert (await reopen()).records() == []
+    await either.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache" / "index.sqlite")) as index:
+        for table in ("contents", "names", "chunks", "vouchers"):
+            assert index.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
 async def test_a_banned_members_word_goes(reopen: Reopen, content: MakeContent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -82,18 +83,46 @@ def test_ranges_that_cannot_be_satisfied(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "bytes=", "bytes=-5", "bytes=5-", "bytes=a-b", "bytes= 0-1", "bytes=0 -1", "bytes=+0-1", "items=0-1", "0-1",
-     "bytes=0-99999999999999999", "bytes=\xb2-\xb3", "bytes=\u0660-\u0661".encode().decode("latin-1"), "bytes=0-1;"],
-)  # fmt: skip
+    [
+        "",
+        "bytes=",
+        "bytes=-5",
+        "bytes=5-",
+        "bytes=a-b",
+        "bytes= 0-1",
+        "bytes=0 -1",
+        "bytes=+0-1",
+        "items=0-1",
+        "0-1",
+        "bytes=0-99999999999999999",
+        "bytes=\xb2-\xb3",
+        "bytes=\u0660-\u0661".encode().decode("latin-1"),
+        "bytes=0-1;",
+    ],
+)
 def test_ranges_that_are_none(value: str) -> None:
     assert refused(head(f"GET {wire.bytes_target(CONTENT)} HTTP/1.1", f"Range: {value}")) == 400
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "..", "../" * 8, "%2e%2e%2f", CONTENT[:-1], CONTENT + "0", CONTENT.upper(), "g" * 64, CONTENT + "/", CONTENT + "/../x",
-     CONTENT + "/bytes/", CONTENT + "%00", "\u00e9" * 64, "\uff11".encode().decode("latin-1") * 64],
-)  # fmt: skip
+    [
+        "",
+        "..",
+        "../" * 8,
+        "%2e%2e%2f",
+        CONTENT[:-1],
+        CONTENT + "0",
+        CONTENT.upper(),
+        "g" * 64,
+        CONTENT + "/",
+        CONTENT + "/../x",
+        CONTENT + "/bytes/",
+        CONTENT + "%00",
+        "\u00e9" * 64,
+        "\uff11".encode().decode("latin-1") * 64,
+    ],
+)
 def test_tricks_in_the_id_are_refused_by_pattern(name: str) -> None:
     assert refused(head(f"GET /nearfetch/1/content/{name} HTTP/1.1")) == 400
 
@@ -230,7 +259,7 @@ def test_impossible_offers(data: bytes) -> None:
     "change", [{"peer_id": "x"}, {"name": "n" * 129}, {"name": "a\nb"}, {"version": "\x1b[2J"}]
 )
 def test_impossible_hellos(change: dict[str, str]) -> None:
-    data = wire.msgspec.json.encode({"peer_id": MEMBER, "name": "n", "version": "v", "protocol": 1} | change)
+    data = msgspec.json.encode({"peer_id": MEMBER, "name": "n", "version": "v", "protocol": 1} | change)
     with pytest.raises(WireError):
         wire.parse_hello(data)
 
@@ -266,10 +295,29 @@ def test_broken_vouchers(break_it: object) -> None:
 
 
 PIECES = st.sampled_from(
-    [b"GET ", wire.bytes_target(CONTENT).encode(), b" HTTP/1.1", b"\r\n", b"\r", b"\n", b"Host: a\r\n", b"Range: bytes=", b"0-", b"9" * 17,
-     b"Content-Length: ", b"HTTP/1.1 206 x\r\n", b"Content-Range: bytes 0-0/1\r\n", b"\0", b"\xff", b": ", b"Retry-After: 9\r\n",
-     b"Nearfetch-Vouchers: ", b"Content-Length: 1\r\n", b"Nearfetch-Port: 1\r\n"]
-)  # fmt: skip
+    [
+        b"GET ",
+        wire.bytes_target(CONTENT).encode(),
+        b" HTTP/1.1",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b"Host: a\r\n",
+        b"Range: bytes=",
+        b"0-",
+        b"9" * 17,
+        b"Content-Length: ",
+        b"HTTP/1.1 206 x\r\n",
+        b"Content-Range: bytes 0-0/1\r\n",
+        b"\0",
+        b"\xff",
+        b": ",
+        b"Retry-After: 9\r\n",
+        b"Nearfetch-Vouchers: ",
+        b"Content-Length: 1\r\n",
+        b"Nearfetch-Port: 1\r\n",
+    ]
+)
 SOUP = st.lists(PIECES | st.binary(max_size=20), max_size=14).map(b"".join)
 
 
@@ -309,8 +357,8 @@ JSON = st.recursive(
 )
 def test_documents_of_any_shape_raise_nothing_but_wire_errors(document: dict[str, object]) -> None:
     try:
-        data = wire.msgspec.json.encode(document)
-    except (OverflowError, UnicodeEncodeError, wire.msgspec.MsgspecError):
+        data = msgspec.json.encode(document)
+    except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
         return
     for parse in (wire.parse_hello, wire.parse_offer):
         with contextlib.suppress(WireError):
