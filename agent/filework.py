@@ -7,7 +7,9 @@ concerned: preparing and forgetting exclude everything else, saves follow one an
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -38,6 +40,17 @@ PUBLISHERS = 2
 """Chunks copied into the cache at once, for one file."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """When a withdrawal may begin, and how those that come after it learn that it is over."""
+
+    after: frozenset[int]
+    """Publications that were under way."""
+    withdrawn: asyncio.Event | None
+    """The withdrawal before this one."""
+    done: asyncio.Event
+
+
 class FileWork:
     """One file's worker. `part` is its temporary file once there is one."""
 
@@ -53,8 +66,10 @@ class FileWork:
         self._prepare = asyncio.Lock()
         self._saves = asyncio.Lock()
         self._publishing = asyncio.Semaphore(PUBLISHERS)
-        self._publications = 0
+        self._publications: set[int] = set()
         self._published = asyncio.Condition()
+        self._withdrawn: asyncio.Event | None = None
+        self._numbers = itertools.count()
         self._lost_once = False
 
     @property
@@ -116,14 +131,13 @@ class FileWork:
     ) -> None:
         match command:
             case cmd.PublishChunk():
-                self._publications += 1
-                self._spawn(self._publish(command), "publish")
-            case cmd.WithdrawContent(content_ids=content_ids):
-                self._spawn(
-                    self._withdraw(cmd.WithdrawContent(file=self.file, content_ids=content_ids)), "withdraw"
-                )
-            case cmd.WithdrawChunks():
-                self._spawn(self._withdraw(command), "withdraw")
+                number = next(self._numbers)
+                self._publications.add(number)
+                self._spawn(self._publish(command, number, self._withdrawn), "publish")
+            case cmd.WithdrawContent() | cmd.WithdrawChunks():
+                before, self._withdrawn = self._withdrawn, asyncio.Event()
+                turn = _Turn(after=frozenset(self._publications), withdrawn=before, done=self._withdrawn)
+                self._spawn(self._withdraw(command, turn), "withdraw")
             case cmd.SaveProgress():
                 self._spawn(self._save(command), "save")
             case cmd.ForgetProgress():
@@ -134,7 +148,7 @@ class FileWork:
     async def settled(self) -> None:
         """Every chunk that was to go into the cache is there, and every save is done."""
         async with self._published:
-            await self._published.wait_for(lambda: self._publications == 0)
+            await self._published.wait_for(lambda: not self._publications)
         async with self._saves:
             pass
 
@@ -205,9 +219,12 @@ class FileWork:
         else:
             self._context.post(ev.ChunkDigested(file=self.file, chunk=command.chunk, digest=digest))
 
-    async def _publish(self, command: cmd.PublishChunk) -> None:
+    async def _publish(self, command: cmd.PublishChunk, number: int, withdrawn: asyncio.Event | None) -> None:
+        """`withdrawn`: set once what was withdrawn before this is gone; else it would take this with it."""
         parts, part = self._context.parts, self.part
         try:
+            if withdrawn is not None:
+                await withdrawn.wait()
             if part is None:
                 return
             vouchers = command.vouchers
@@ -229,18 +246,23 @@ class FileWork:
         except (OSError, ValueError, DatabaseError) as error:
             self._context.log(self.file, f"not kept in the peer cache: {error}")
         finally:
-            self._publications -= 1
+            self._publications.discard(number)
             async with self._published:
                 self._published.notify_all()
 
-    async def _withdraw(self, command: cmd.WithdrawContent | cmd.WithdrawChunks) -> None:
-        async with self._published:
-            await self._published.wait_for(lambda: self._publications == 0)
-        for content_id in command.content_ids:
-            if isinstance(command, cmd.WithdrawContent):
-                await self._context.parts.cache.withdraw(content_id)
-            else:
-                await self._context.parts.cache.withdraw_chunks(content_id, command.chunks)
+    async def _withdraw(self, command: cmd.WithdrawContent | cmd.WithdrawChunks, turn: _Turn) -> None:
+        try:
+            if turn.withdrawn is not None:
+                await turn.withdrawn.wait()
+            async with self._published:
+                await self._published.wait_for(lambda: turn.after.isdisjoint(self._publications))
+            for content_id in command.content_ids:
+                if isinstance(command, cmd.WithdrawContent):
+                    await self._context.parts.cache.withdraw(content_id)
+                else:
+                    await self._context.parts.cache.withdraw_chunks(content_id, command.chunks)
+        finally:
+            turn.done.set()
 
     def _report(self, peer: PeerId, offence: Offence, detail: str) -> None:
         network = self._context.parts.network

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 LOCK_FILE = "lock"
 WORKER_THREADS = 4
 VALIDATOR_THREADS = 2
+TIDY_S = 3600.0
 
 
 class _Listener:
@@ -136,7 +137,16 @@ class Service:
         listener.engine = engine
         stack.push_async_callback(engine.stop)
         await engine.start()
+        keeping = group.create_task(_keep_house(cache))
+        stack.callback(keeping.cancel)
         await stack.enter_async_context(serving(make_app(Control(engine)), self.socket_path))
+
+
+async def _keep_house(cache: PeerCache) -> None:
+    """Records that nobody asked for in their time leave the cache."""
+    while True:
+        await cache.tidy()
+        await asyncio.sleep(TIDY_S)
 
 
 def _prepare_home(home: Path) -> None:

@@ -22,7 +22,9 @@ USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 def usage() -> str:
     """What there is."""
     lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
-    return "\n".join(["usage: python -m bench COMMAND [--json] [OPTIONS]", "", *lines, "", "COMMAND --help says more"])
+    return "\n".join(
+        ["usage: python -m bench COMMAND [--json] [OPTIONS]", "", *lines, "", "COMMAND --help says more"]
+    )
 
 
 def main(arguments: list[str]) -> int:

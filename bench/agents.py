@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,7 +176,9 @@ class AgentProcess:
     def epitaph(self) -> str:
         """Whether it lives, and its last words."""
         code = None if self._process is None else self._process.returncode
-        state = "is stopped" if self._process is None else "runs" if code is None else f"ended with exit code {code}"
+        state = (
+            "is stopped" if self._process is None else "runs" if code is None else f"ended with exit code {code}"
+        )
         return f"agent {self.name} {state} {self.log_tail()}".rstrip()
 
     def log_tail(self) -> str:
@@ -211,15 +213,19 @@ async def running(agents: Sequence[AgentProcess]) -> AsyncIterator[None]:
     When an agent dies of itself meanwhile, that is what is raised, with what it said last.
     """
     try:
-        await asyncio.gather(*(agent.start() for agent in agents))
+        started = await asyncio.gather(*(agent.start() for agent in agents), return_exceptions=True)
+        _raise_first(started)  # only now: a start that goes on would leave its process behind
         yield
     except AgentUnavailableError as error:
         raise BenchError("; ".join([str(error), *(agent.epitaph() for agent in agents)])) from error
     finally:
-        results = await asyncio.gather(*(agent.stop() for agent in agents), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        _raise_first(await asyncio.gather(*(agent.stop() for agent in agents), return_exceptions=True))
+
+
+def _raise_first(results: Iterable[object]) -> None:
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 def required_tools(*names: str) -> dict[str, str]:

@@ -92,9 +92,7 @@ class Origin:
     def count(self, *, payload_bytes: int = 0, gets: int = 0) -> None:
         """Add to the counters; any thread."""
         with self._lock:
-            self._sent = Sent(
-                payload_bytes=self._sent.payload_bytes + payload_bytes, gets=self._sent.gets + gets
-            )
+            self._sent = Sent(payload_bytes=self._sent.payload_bytes + payload_bytes, gets=self._sent.gets + gets)
 
     def find(self, path: str) -> Published | None:
         """The file behind a request's target."""
@@ -119,10 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: _Server
 
-    def do_HEAD(self) -> None:  # noqa: N802  # the name is http.server's
+    def do_HEAD(self) -> None:  # the name is http.server's
         self._answer()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.server.origin.count(gets=1)
         self._answer()
 

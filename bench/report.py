@@ -38,9 +38,7 @@ class Table:
 
     def row(self, cells: Sequence[str]) -> None:
         """One row; a text that is too long moves the rest instead of being cut."""
-        parts = [
-            f"{cell:{column.lean}{column.width}}" for cell, column in zip(cells, self._columns, strict=True)
-        ]
+        parts = [f"{cell:{column.lean}{column.width}}" for cell, column in zip(cells, self._columns, strict=True)]
         print("  ".join(parts).rstrip(), file=self._stream or sys.stdout, flush=True)
 
 

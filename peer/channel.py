@@ -102,7 +102,7 @@ class Channel(asyncio.BufferedProtocol):
 
         Does nothing on a connection that is over; `lost` tells it.
         """
-        if self._state is not _State.OPEN:
+        if self._state is not _State.OPEN or self._transport is None or self._transport.is_closing():
             return False
         rest = memoryview(data)
         for start in range(0, len(rest), RECORD_BYTES):
@@ -181,9 +181,10 @@ class Channel(asyncio.BufferedProtocol):
         self._writing_paused = True
 
     def resume_writing(self) -> None:
+        """The user hears of it a little later: a transport that is aborted or closed inside this call ends twice
+        (CPython 3.11's `_write_ready` looks at its state again afterwards)."""
         self._writing_paused = False
-        if self._state is _State.OPEN:
-            self._user.writable()
+        asyncio.get_running_loop().call_soon(self._tell_writable)
 
     def eof_received(self) -> None:
         """The transport closes itself; `connection_lost` follows."""
@@ -196,6 +197,10 @@ class Channel(asyncio.BufferedProtocol):
         self._transport = None
 
     # inside
+
+    def _tell_writable(self) -> None:
+        if self._state is _State.OPEN and not self._writing_paused:
+            self._user.writable()
 
     def _handshake(self) -> None:
         try:
@@ -263,7 +268,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def _send(self) -> None:
         data = self._outgoing.read()
-        if data and self._transport is not None:
+        if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def _fail(self, error: Exception) -> None:

@@ -209,8 +209,28 @@ async def test_last_modified_serves_as_validator_without_etag(origin: Origin, cl
     assert origin.log[-1].headers["if-range"] == facts.last_modified
 
 
-async def test_a_slow_disk_holds_the_origin_back(origin: Origin, client: OriginClient) -> None:
+@pytest.mark.parametrize("takeover_bytes", [1, 1 << 60], ids=["taken over", "stream"])
+async def test_a_body_may_take_longer_than_an_answer(origin: Origin, takeover_bytes: int) -> None:
+    """The timeout of the answer ends with its head, and the connection is as good as before."""
+    origin.add("/slow", SMALL, faults=["drip:count=90000"])
+    settings = OriginSettings(takeover_bytes=takeover_bytes, answer_timeout_s=0.4)
+    async with origin_client(settings) as client:
+        facts = await facts_of(client, origin.url("/slow"))
+        for _ in range(2):
+            outcome, sink = await fetch(client, origin.url("/slow"), facts)
+            assert isinstance(outcome, Fetched)
+            assert sink.holds(SMALL, ByteRange(0, len(SMALL)))
+    assert origin.accepted == 1
+
+
+@pytest.mark.parametrize("takeover_bytes", [1, 1 << 60], ids=["taken over", "stream"])
+async def test_a_slow_disk_holds_the_origin_back(origin: Origin, takeover_bytes: int) -> None:
     """Reading stops when three buffers are full, and nothing is lost when it goes on."""
+    async with origin_client(OriginSettings(takeover_bytes=takeover_bytes)) as client:
+        await _slow_disk(origin, client)
+
+
+async def _slow_disk(origin: Origin, client: OriginClient) -> None:
     content = bytes(64) * 1_000_000
     origin.add("/long", content)
     facts = await facts_of(client, origin.url("/long"))

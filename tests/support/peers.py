@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from peer.client import PeerAddress, PeerClient
 from peer.core.admission import Admission, AdmissionLimits
 from peer.core.voucher import PeerId, Voucher
+from peer.core.wire import ResponseHead, parse_response_head
 from peer.group import GroupKey
 from peer.identity import Identity
 from peer.server import Caller, PeerServer
@@ -21,6 +27,8 @@ from validation.digest import chunk_digest
 from validation.ranges import ByteRange
 
 CHUNK = 256 * 1024
+WAIT_S = 10.0
+"""Longer than anything in these tests takes."""
 
 
 def content_id(name: str) -> ContentId:
@@ -164,3 +172,59 @@ async def calling(members: Members, workers: Workers, name: str = "client") -> A
         yield client
     finally:
         await client.close()
+
+
+class Talk:
+    """A plain TLS connection, for saying to a server what our own client never would."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def say(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def ask(self, target: str, *headers: str) -> None:
+        self.say("\r\n".join([f"GET {target} HTTP/1.1", "Host: x", *headers, "", ""]).encode("latin-1"))
+
+    async def answer(self) -> tuple[ResponseHead, bytes]:
+        """The next response, whole."""
+        async with asyncio.timeout(WAIT_S):
+            head = parse_response_head(await self.reader.readuntil(b"\r\n\r\n"))
+            return head, await self.reader.readexactly(head.length)
+
+    async def ended(self) -> bytes:
+        """What came until the other side closed."""
+        async with asyncio.timeout(WAIT_S):
+            try:
+                return await self.reader.read()
+            except (ConnectionError, ssl.SSLError):
+                return b""
+
+
+@asynccontextmanager
+async def talking(address: PeerAddress, context: ssl.SSLContext | None) -> AsyncIterator[Talk]:
+    """Connect with these credentials; None: without TLS."""
+    async with asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context, limit=1 << 20)
+    try:
+        yield Talk(reader, writer)
+    finally:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+@contextmanager
+def silence(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fails when asyncio logged anything by the end: a fatal error, a lost exception, a traceback."""
+    yield
+    gc.collect()
+    said = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
+    assert not said, said
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that no event tells."""
+    async with asyncio.timeout(WAIT_S):
+        while not true():
+            await asyncio.sleep(0.005)

@@ -143,10 +143,22 @@ def test_a_banned_peer_that_goes_on_offering_is_not_heard() -> None:
     for each in list(play.stage.open.values()):
         if each.source != ORIGIN:
             play >> failed(PEER_A, FailureKind.NOT_TRUSTED) << anything
-    before = asked_of(play.stage)
-    play >> offered(PEER_A, [0, 1, 2, 3]) >> offered(PEER_A, [0, 1, 2, 3])
+    play >> received(ORIGIN) << digest(0) << fetch(ORIGIN, chunks=(1, 3))
+    play >> offered(PEER_A, [1, 2, 3]) >> offered(PEER_A, [1, 2, 3])
     play.check()
-    assert before == asked_of(play.stage) == [ORIGIN]
+    assert asked_of(play.stage) == [ORIGIN]
+
+
+def test_a_false_signer_is_asked_no_more_even_before_it_is_gone() -> None:
+    play = Playbook(draw(ours="--", peer_a="*-"))
+    ids = play.transfer.content_ids
+    said = [vouch(cid, 0, PEER_A) for cid in ids] + [vouch(cid, 1, PEER_A, "noise") for cid in ids]
+    play >> received(PEER_A, vouchers=said) << digest(0)
+    play >> digested(0) << publish(0)
+    play >> received(ORIGIN) << digest(1)
+    play >> digested(1) << report(PEER_A, Offence.FALSE_VOUCHER) << publish(1, signers=())
+    play << fetch(ORIGIN, chunk=0)
+    play.check()
 
 
 def test_a_rotten_cache_is_emptied_and_not_used_again() -> None:
