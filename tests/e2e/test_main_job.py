@@ -1,4 +1,4 @@
-"""The main job, by real agents: near before far, validated before visible, a liar found out, a wrong origin said."""
+"""The main job, by real agents: near before far, validated before visible, liars found out, a wrong origin said."""
 
 from __future__ import annotations
 

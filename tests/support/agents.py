@@ -318,7 +318,8 @@ async def download(
     await client.resume(job.id)
     states: list[str] = []
     async with asyncio.timeout(timeout_s):
-        async for job in client.watch(job.id):
+        async for seen in client.watch(job.id):
+            job = seen
             if states[-1:] != [job.state]:
                 states.append(job.state)
             if job.state in RESTING_STATES:
