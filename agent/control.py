@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.core.events import Decision
-from agent.core.job import FINAL, IllegalTransitionError
-from agent.core.jobs import Job
+from agent.core.job import FINAL, IllegalTransitionError, JobState
+from agent.core.jobs import Intent, Job
 from agent.core.manager import EmptyJobError, EndingJobError
 from agent.core.queue import JobId
 from agent.core.sources import FileId
@@ -91,21 +91,28 @@ class Control:
         return await self._answer(job)
 
     async def cancel(self, job_id: str) -> JobDocument:
-        """Stop the job and remove its temporary files. Raises NotFoundError, StateError."""
+        """Stop the job and remove its temporary files. Repeating it is safe. Raises NotFoundError, StateError."""
+        if self._ended(job_id, JobState.CANCELLED):
+            return self.job(job_id)
         job = self._job(job_id)
-        with _refusals():
-            self._manager.cancel(job, self._loop.time())
+        if job.state is not JobState.CANCELLED:
+            with _refusals():
+                self._manager.cancel(job, self._loop.time())
         return await self._answer(job)
 
     async def complete(self, job_id: str) -> JobDocument:
-        """Bring the accepted files to their destinations.
+        """Bring the accepted files to their destinations. Repeating it is safe, also while it is being done
+        (reliability 2.1, D2).
 
         Raises NotFoundError, StateError, DestinationError (the job then stays TRANSFERRED; mend it, then complete
         again).
         """
+        if self._ended(job_id, JobState.ACKNOWLEDGED):
+            return self.job(job_id)
         job = self._job(job_id)
-        with _refusals():
-            self._manager.complete(job, self._loop.time())
+        if job.state is not JobState.ACKNOWLEDGED and job.intent is not Intent.COMPLETING:
+            with _refusals():
+                self._manager.complete(job, self._loop.time())
         document = await self._answer(job)
         if job.state not in FINAL and job.error is not None:
             raise DestinationError(job.error.message, code=job.error.code, context=job.error.context)
@@ -206,6 +213,11 @@ class Control:
     async def _answer(self, job: Job) -> JobDocument:
         await self._engine.answered(job)
         return self.job(job.job)
+
+    def _ended(self, job_id: str, state: JobState) -> bool:
+        """The job is gone, and ended so."""
+        ended = self._engine.ended.get(job_id)
+        return ended is not None and ended.state == state.value
 
     def _job(self, job_id: str) -> Job:
         job = self._manager.jobs.get(JobId(job_id))

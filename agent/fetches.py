@@ -6,7 +6,9 @@ Every `FetchRange` ends in exactly one `RangeReceived` or `RangeFailed`, also wh
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 from typing import Protocol, assert_never
 
 from agent.context import Context, Work
@@ -26,6 +28,11 @@ from peer.core.voucher import Voucher
 from peer.sink import Fetched
 from validation.content import ChunkIndex, ChunkLayout
 from validation.ranges import ByteRange
+
+RESERVE_CHECK_BYTES = 16 * 1024 * 1024
+RESERVE_BYTES = 1024 * 1024 * 1024
+RESERVE_SHARE = 0.05
+"""Content of unknown length may not take the last GiB, or the last 5 % of a smaller disk: it may be endless."""
 
 
 class FetchWork(Work, Protocol):
@@ -64,9 +71,12 @@ class _PartSink:
         self._work = work
         self._context = context
         self._behind: ByteRange | None = None
+        self._unbounded = work.facts.length is None
 
     def write(self, offset: int, data: memoryview) -> None:
         """In a worker thread."""
+        if self._unbounded and offset // RESERVE_CHECK_BYTES != (offset + data.nbytes) // RESERVE_CHECK_BYTES:
+            _leave_some_space(self._part)
         self._part.write(offset, data)
         begun = self._behind.start if self._behind is not None else offset
         self._behind = ByteRange(begun, offset + data.nbytes)
@@ -77,6 +87,14 @@ class _PartSink:
     def arrived(self, item: ByteRange) -> None:
         """On the loop."""
         self._context.post(ev.RangeArrived(file=self._work.file, request=self._request, item=item))
+
+
+def _leave_some_space(part: PartFile) -> None:
+    with part.borrowed() as fd:
+        volume = os.fstatvfs(fd)
+    size, free = volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize
+    if free < min(RESERVE_BYTES, int(size * RESERVE_SHARE)):
+        raise OSError(errno.ENOSPC, "the content does not end, and the disk is nearly full")
 
 
 class Fetches:

@@ -211,13 +211,16 @@ class FileWork:
     async def _digest(self, command: cmd.DigestChunk) -> None:
         part = self.part
         if part is None:
+            self._storage_failed(Failure(kind=FailureKind.IO_ERROR, message="there is no temporary file"))
             return
         try:
             digest = await self._context.parts.workers.run(part.digest_range, command.item)
         except (OSError, ValueError) as error:
             self._storage_failed(_failure_of_error(error))
         else:
-            self._context.post(ev.ChunkDigested(file=self.file, chunk=command.chunk, digest=digest))
+            self._context.post(
+                ev.ChunkDigested(file=self.file, chunk=command.chunk, digest=digest, token=command.token)
+            )
 
     async def _publish(self, command: cmd.PublishChunk, number: int, withdrawn: asyncio.Event | None) -> None:
         """`withdrawn`: set once what was withdrawn before this is gone; else it would take this with it."""
@@ -228,9 +231,9 @@ class FileWork:
             if part is None:
                 return
             vouchers = command.vouchers
-            if not vouchers and parts.network is not None:
+            if parts.network is not None:
                 vouch = parts.network.identity.vouch
-                vouchers = tuple(vouch(each, command.chunk, command.digest) for each in command.content_ids)
+                vouchers += tuple(vouch(each, command.chunk, command.digest) for each in command.sign)
             async with self._publishing:
                 with part.borrowed() as fd:
                     await parts.cache.add_chunk(

@@ -138,6 +138,8 @@ class Patience:
         self._patience_s = patience_s
         self._seen: tuple[object, ...] | None = None
         self._since = 0.0
+        self._best = -1
+        self._best_since = 0.0
 
     def left(self, job: JobDocument, now: float) -> float:
         """Seconds until it is given up, 0 or less when it is."""
@@ -146,7 +148,9 @@ class Patience:
         deciding = any(file.state is FileState.DECIDING for file in job.files)
         if seen != self._seen or job.state in _BUSY_STATES or deciding:
             self._seen, self._since = seen, now
-        return self._patience_s - (now - self._since)
+        if job.bytes_transferred > self._best or job.state != "TRANSIENT_ERROR":
+            self._best, self._best_since = max(self._best, job.bytes_transferred), now
+        return self._patience_s - (now - min(self._since, self._best_since))
 
 
 class Getting:
@@ -200,8 +204,10 @@ class Getting:
             from agent.service import Service  # brings aiohttp and zeroconf: only where they are needed
 
             try:
-                service = await stack.enter_async_context(Service(self._config))
-                return AgentClient(service.socket_path)
+                await stack.enter_async_context(Service(self._config))
+                for problem in (await client.about()).problems:
+                    self._reporter.note(problem)
+                return client
             except HomeInUseError:
                 if loop.time() > give_up_at:
                     raise

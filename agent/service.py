@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import time
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from peer.core.roster import KnownPeer
     from peer.network import PeerNetwork
     from peer.settings import NetworkSettings
+
+log = logging.getLogger(__name__)
 
 LOCK_FILE = "lock"
 WORKER_THREADS = 4
@@ -132,6 +135,8 @@ class Service:
             problems=[],
             socket=self.socket_path,
         )
+        for problem in (*journal.problems, *cache.problems):
+            log.warning("%s", problem)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         engine = Engine(parts, group)
         listener.engine = engine

@@ -23,6 +23,9 @@ class ChunkBook:
         self.from_origin = NO_CHUNKS
         """Chunks of which every byte came from the origin, in this transfer."""
         self._tainted = NO_CHUNKS
+        self.inherited = NO_CHUNKS
+        """Chunks with bytes that an earlier process left: good enough to use, not to vouch for, since nobody
+        watched them meanwhile."""
 
     @property
     def complete(self) -> bool:
@@ -81,7 +84,7 @@ class ChunkBook:
         for chunk in chunks:
             mask |= 1 << chunk
             self.held.subtract(self.layout.range_of(chunk))
-        for name in ("proven", "digesting", "from_origin", "_tainted"):
+        for name in ("proven", "digesting", "from_origin", "inherited", "_tainted"):
             setattr(self, name, Bitfield(getattr(self, name) & ~mask))
         return before - self.held.total
 
@@ -95,6 +98,9 @@ class ChunkBook:
             inside = item.intersection(self.layout.whole)
             if inside is not None:
                 self.held.add(inside)
+        for item in self.held:
+            for touched in self.layout.touched_by(item):
+                self.inherited = Bitfield(self.inherited | 1 << touched)
         for chunk in chunks_in(self.layout.everything):
             if not from_origin >> chunk & 1 and self.layout.range_of(chunk) in self.held:
                 self._tainted = Bitfield(self._tainted | 1 << chunk)

@@ -95,7 +95,7 @@ class DigestChunk(_FileCommand):
 class PublishChunk(_FileCommand):
     """Put a proven chunk into the peer cache and offer it. Owes nothing.
 
-    Without vouchers the chunk came from the origin and the interpreter signs its own, one for each content id.
+    The interpreter signs a voucher of its own for each id in `sign`, and adds those that came with the chunk.
     """
 
     content_ids: tuple[ContentId, ...]
@@ -103,6 +103,7 @@ class PublishChunk(_FileCommand):
     chunk: ChunkIndex
     digest: ChunkDigest
     vouchers: tuple[Voucher, ...]
+    sign: tuple[ContentId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,11 +17,12 @@ from agent.core.chunks import ChunkBook
 from agent.core.facts import OriginFacts
 from agent.core.origin_share import OriginShare
 from agent.core.proof import Expected, allowed
+from agent.core.publishing import Publishing
 from agent.core.requests import InFlight, Requests
 from agent.core.saving import SaveClock
 from agent.core.scheduler import Assignment, View, plan
 from agent.core.sources import ORIGIN, SourceBook, SourceId, SourceKind, kind_of, peer_of, peer_source
-from agent.core.spec import Integrity, Restored, Tally, TransferSpec
+from agent.core.spec import Restored, Tally, TransferSpec
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind
 from peer.core.standing import Offence
@@ -56,7 +57,7 @@ class Fetching:
         requests: Requests,
         length: int | None,
     ) -> None:
-        self.content_ids: tuple[ContentId, ...] = ()
+        self.publishing = Publishing(spec)
         self.chunks: ChunkBook | None = ChunkBook(ChunkLayout.for_length(length)) if length is not None else None
         self.changed = False
         """The origin serves other content than we began with."""
@@ -76,6 +77,7 @@ class Fetching:
         self._stream_bytes = 0
         self._stream_ended = False
         self._now = 0.0
+        self._fruit = False
 
     # --- what the transfer reads -----------------------------------------------------------------------------
 
@@ -121,8 +123,9 @@ class Fetching:
         return self.chunks is not None and not self.chunks.missing & ~self._sources.in_sight(now)
 
     def take_fruit(self) -> bool:
-        """Whether enough came since the last call that patience may start afresh."""
-        return self._share.take_fruit()
+        """Whether there was progress since the last call, so that patience may start afresh."""
+        fruit, self._fruit = self._fruit, False
+        return fruit
 
     def blocked_by(self) -> Failure | None:
         """Why nothing can go on: nothing in flight, nothing being digested, and the origin failed."""
@@ -170,15 +173,18 @@ class Fetching:
         """Throw the suspects away; only the origin may supply them again. Recorded before anything is written."""
         assert self.chunks is not None
         self._tally.discarded += self.chunks.discard(suspects)
+        self._tally.best = self.held_bytes
         self._expected.clear()
         self._record(cmd.Durability.POWER, self._now, out)
 
     def publish_accepted(self, out: list[cmd.Command]) -> None:
         """The whole file was accepted: what had to wait for that may now be offered."""
-        if self.chunks is None or self._spec.integrity is not Integrity.WHOLE:
+        if self.chunks is None or not self.publishing.after_acceptance:
             return
         for chunk, digest in sorted(self._digests.items()):
-            self._publish_now(chunk, digest, self._vouchers.vouchers(chunk, digest), out)
+            self._refute(chunk, digest, self.publishing.content_ids, out)
+            vouchers = self._vouchers.vouchers(chunk, digest)
+            out += self.publishing.accepted(self.chunks, chunk, digest, vouchers)
 
     # --- events ----------------------------------------------------------------------------------------------
 
@@ -288,7 +294,6 @@ class Fetching:
         entry.cursor = item.stop
         self._count(entry.source, item.length)
         self._save.arrived(item.length, now)
-        out.append(cmd.Progressed(file=self._spec.file))
         if self.chunks is None:
             self._stream_bytes = item.stop
             self._share.arrived(item, 0, now)
@@ -299,6 +304,10 @@ class Fetching:
                 self._digest(chunk, out)
         else:
             self.chunks.arrived_from_near(item)
+        if self.held_bytes > self._tally.best:
+            self._tally.best = self.held_bytes
+            self._fruit = True
+            out.append(cmd.Progressed(file=self._spec.file))
 
     def _count(self, source: SourceId, length: int) -> None:
         peer = peer_of(source)
@@ -345,7 +354,7 @@ class Fetching:
         told = {
             voucher.chunk
             for voucher in vouchers
-            if voucher.content_id in self.content_ids and self._vouchers.hear(voucher)
+            if voucher.content_id in self.publishing.content_ids and self._vouchers.hear(voucher)
         }
         of_peer = kind_of(entry.source) is SourceKind.PEER
         silent = False
@@ -408,10 +417,11 @@ class Fetching:
         chunks.prove(chunk)
         self._digests[chunk] = digest
         if expected is None and chunks.came_from_origin(chunk):
-            self._refute(chunk, digest, out)
-            self._publish(chunk, digest, (), out)
+            if not chunks.inherited >> chunk & 1:
+                self._refute(chunk, digest, self.publishing.url_ids, out)
+                out += self.publishing.proven(chunks, chunk, digest, ())
         elif expected is not None and kind_of(expected.source) is SourceKind.PEER:
-            self._publish(chunk, digest, expected.vouchers, out)
+            out += self.publishing.proven(chunks, chunk, digest, expected.vouchers)
 
     def _corrupt(
         self, chunk: ChunkIndex, expected: Expected | None, chunks: ChunkBook, out: list[cmd.Command]
@@ -432,11 +442,15 @@ class Fetching:
             self._report(peer, Offence.CORRUPT_BYTES, f"chunk {chunk}", out)
         else:
             out.append(
-                cmd.WithdrawChunks(file=self._spec.file, content_ids=self.content_ids, chunks=Bitfield(1 << chunk))
+                cmd.WithdrawChunks(
+                    file=self._spec.file, content_ids=self.publishing.content_ids, chunks=Bitfield(1 << chunk)
+                )
             )
 
-    def _refute(self, chunk: ChunkIndex, truth: ChunkDigest, out: list[cmd.Command]) -> None:
-        for signer in self._vouchers.refute(chunk, truth):
+    def _refute(
+        self, chunk: ChunkIndex, truth: ChunkDigest, ids: tuple[ContentId, ...], out: list[cmd.Command]
+    ) -> None:
+        for signer in self._vouchers.refute(chunk, truth, ids):
             self._report(signer, Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
 
     def _report(self, peer: PeerId, offence: Offence, detail: str, out: list[cmd.Command]) -> None:
@@ -447,36 +461,6 @@ class Fetching:
             gone = [at for at, digest in baseless if suspects >> at & 1 and self._digests.get(at) == digest]
             self._tally.discarded += chunks.discard(gone)
         out.append(cmd.ReportPeer(file=self._spec.file, peer=peer, offence=offence, detail=detail))
-
-    def _publish(
-        self,
-        chunk: ChunkIndex,
-        digest: ChunkDigest,
-        vouchers: tuple[Voucher, ...],
-        out: list[cmd.Command],
-    ) -> None:
-        if self._spec.integrity is not Integrity.WHOLE:
-            self._publish_now(chunk, digest, vouchers, out)
-
-    def _publish_now(
-        self,
-        chunk: ChunkIndex,
-        digest: ChunkDigest,
-        vouchers: tuple[Voucher, ...],
-        out: list[cmd.Command],
-    ) -> None:
-        if not self.content_ids or self.chunks is None:
-            return
-        out.append(
-            cmd.PublishChunk(
-                file=self._spec.file,
-                content_ids=self.content_ids,
-                layout=self.chunks.layout,
-                chunk=chunk,
-                digest=digest,
-                vouchers=vouchers,
-            )
-        )
 
     # --- recording -------------------------------------------------------------------------------------------
 

@@ -26,7 +26,6 @@ class OriginShare:
         self.last_chunk: int | None = None
         """The chunk in which the origin's last bytes lie: finished first."""
         self._tuning = tuning
-        self._fruit = 0
         self._rate: float | None = None
         self._since: tuple[float, int] | None = None
         self._total = 0
@@ -35,7 +34,7 @@ class OriginShare:
         """The origin has just answered a probe."""
         self.failure = None
         self._since = None
-        self.whole_only = facts.ranges is RangeSupport.NONE or not may_join
+        self.whole_only = facts.ranges is RangeSupport.NONE or not may_join or facts.length is None
         self._promised = facts.ranges is RangeSupport.PROMISED
 
     def readiness(self, in_flight: bool) -> OriginReadiness:
@@ -57,7 +56,6 @@ class OriginShare:
 
     def arrived(self, item: ByteRange, chunk_bytes: int, now: float) -> None:
         """Bytes of the origin arrived; the rate is taken over half a second or more."""
-        self._fruit += item.length
         self._total += item.length
         if chunk_bytes:
             self.last_chunk = item.stop // chunk_bytes
@@ -81,8 +79,3 @@ class OriginShare:
         if failure.persistence is Persistence.TRANSIENT and fruitful:
             return
         self.failure = failure
-
-    def take_fruit(self) -> bool:
-        """Whether any byte came since the last call."""
-        fruit, self._fruit = self._fruit, 0
-        return fruit > 0 and not self.whole_only

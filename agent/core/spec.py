@@ -56,6 +56,9 @@ class Tally:
     """From the own cache or a sibling."""
     by_peer: dict[PeerId, int] = field(default_factory=dict)
     discarded: int = 0
+    best: int = 0
+    """Most bytes that were ever held at once. Only what goes beyond it is progress: bytes that are thrown away
+    and fetched again, however often, are none."""
 
     @property
     def from_peers(self) -> int:

@@ -78,6 +78,7 @@ class FileTransfer:
         self._fetching: Fetching | None = None
         self._attempt = 0
         self._restarts = 0
+        self._not_found = 0
         self._gather_until: float | None = None
         self._restored = restored
         if restored is not None:
@@ -100,15 +101,25 @@ class FileTransfer:
     @property
     def content_ids(self) -> tuple[ContentId, ...]:
         """By which ids others may ask for this content; empty when it may not be shared or has no identity."""
+        if not self._shareable or self.spec.digest is None:
+            return self.url_ids
+        return (*self.url_ids, content_id_by_digest(self.spec.digest))
+
+    @property
+    def url_ids(self) -> tuple[ContentId, ...]:
+        """The id made of the URL and the origin's answer, if there is one."""
         facts = self.facts
-        if facts is None or self.spec.near is NearUse.NEVER or facts.sharing is not Sharing.ALLOWED:
+        if not self._shareable or facts is None or facts.strong_validator is None:
             return ()
-        ids = []
-        if facts.length and facts.strong_validator is not None:
-            ids.append(content_id_by_url(self.spec.url, facts.strong_validator, facts.length))
-        if facts.length and self.spec.digest is not None:
-            ids.append(content_id_by_digest(self.spec.digest))
-        return tuple(ids)
+        return (content_id_by_url(self.spec.url, facts.strong_validator, facts.length or 0),)
+
+    @property
+    def _shareable(self) -> bool:
+        """The job and the origin's answer allow sharing, and there is something to share."""
+        facts = self.facts
+        if facts is None or self.spec.near is NearUse.NEVER:
+            return False
+        return facts.sharing is Sharing.ALLOWED and bool(facts.length)
 
     @property
     def chunks(self) -> ChunkBook | None:
@@ -227,7 +238,7 @@ class FileTransfer:
         if fetching is None:
             fetching = self._new_fetching(facts)
         self._fetching = fetching
-        fetching.content_ids = self.content_ids
+        self._name(fetching)
         fetching.begin(facts, self._may_join(facts), now, out)
         if self._usable_near() and self.content_ids and not fetching.complete:
             self.phase = Phase.GATHERING
@@ -246,11 +257,15 @@ class FileTransfer:
             requests=self._requests,
             length=facts.length,
         )
-        fetching.content_ids = self.content_ids
+        self._name(fetching)
         if self._restored is not None:
             fetching.restore(self._restored)
             self._restored = None
         return fetching
+
+    def _name(self, fetching: Fetching) -> None:
+        fetching.publishing.content_ids = self.content_ids
+        fetching.publishing.url_ids = self.url_ids
 
     def _asks_near(self) -> bool:
         return self.phase in (Phase.GATHERING, Phase.FETCHING) and self._usable_near()
@@ -316,7 +331,6 @@ class FileTransfer:
     def _content_changed(self, now: float, out: list[cmd.Command]) -> None:
         self._restarts += 1
         if self._restarts > self._tuning.restarts:
-            self._restarts = 0
             self._forget("the origin's content changes faster than it can be fetched", out)
             self._trouble(
                 Failure(kind=FailureKind.CHANGED, message="the content keeps changing at the origin"),
@@ -325,6 +339,7 @@ class FileTransfer:
             )
             return
         self._forget("the origin's content has changed: starting again", out)
+        self.tally.best = 0
         self.facts = None
         self.phase = Phase.PROBING
         out.append(cmd.ProbeOrigin(file=self.spec.file))
@@ -344,7 +359,7 @@ class FileTransfer:
         """Nothing can be done now: wait if it may pass, else give up until somebody changes something."""
         self._stand_still(now, out)
         context = "local file" if failure.kind in LOCAL else "origin"
-        if failure.persistence is Persistence.FATAL:
+        if failure.persistence is Persistence.FATAL and not self._may_come_back(failure):
             self.phase = Phase.FAILED
             out.append(
                 cmd.Failed(
@@ -359,8 +374,17 @@ class FileTransfer:
         self.phase = Phase.IDLE
         if self._fetching is not None and self._fetching.take_fruit():
             self._backoff.reset()
+        if self.facts is not None and not self._joinable(self.facts) and self._has_part_of(self.facts):
+            self._forget("what came cannot be continued: its space is given back", out)
         retry_at = now + self._backoff.next_delay(failure.retry_after_s)
         out.append(cmd.Troubled(file=self.spec.file, failure=failure, retry_at=retry_at))
+
+    def _may_come_back(self, failure: Failure) -> bool:
+        """A file that was there a moment ago and is not found now may be in the middle of being replaced."""
+        if failure.kind is not FailureKind.NOT_FOUND or not self.held_bytes:
+            return False
+        self._not_found += 1
+        return self._not_found <= self._tuning.not_found_tries
 
     # --- verdicts --------------------------------------------------------------------------------------------
 

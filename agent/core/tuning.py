@@ -47,5 +47,7 @@ class Tuning:
     """First delay after a fruitless try; doubles with full jitter up to the job's retry delay."""
     fruitful_bytes: int = 64 * 1024
     """An origin request that brought at least this much before it broke is continued at once."""
+    not_found_tries: int = 3
+    """How often a 404 is forgiven once bytes have come (reliability 3.1, row 39)."""
     restarts: int = 5
     """How often content may change under a transfer before that counts as a failure."""

@@ -58,11 +58,16 @@ class VoucherBook:
         """The vouchers for one digest of a chunk, in the order they were heard."""
         return tuple(self._heard.get(chunk, {}).get(digest, {}).values())
 
-    def refute(self, chunk: ChunkIndex, truth: ChunkDigest) -> tuple[PeerId, ...]:
-        """The origin's digest of a chunk is known: forget and name everybody who vouched for another."""
-        claims = self._heard.get(chunk, {})
-        wrong = [digest for digest in claims if digest != truth]
-        return tuple(signer for digest in wrong for signer in claims.pop(digest))
+    def refute(
+        self, chunk: ChunkIndex, truth: ChunkDigest, content_ids: tuple[ContentId, ...]
+    ) -> tuple[PeerId, ...]:
+        """A chunk's digest is known for certain: name everybody who vouched for another under one of these ids."""
+        return tuple(
+            signer
+            for digest, signers in self._heard.get(chunk, {}).items()
+            for signer, voucher in signers.items()
+            if digest != truth and voucher.content_id in content_ids
+        )
 
     def forget_signer(self, signer: PeerId) -> list[tuple[ChunkIndex, ChunkDigest]]:
         """A banned signer's word counts no more. Returns what rested on it alone."""

@@ -4,8 +4,8 @@
         origin.wait_for(200_000_000)        # returns as soon as so many bytes of payload went out
         origin.payload, origin.gets
 
-`origin.hold_at = n` stops sending once `n` bytes went out, until it is None again. What went out may still be in the
-system's buffers, so these are kept small. Never knows: the product.
+`origin.hold_at = n` stops sending once `n` bytes went out, until `go_on`. What went out may still be in the system's
+buffers, so these are kept small. Never knows: the product.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
         """Silent."""
 
-    def do_HEAD(self) -> None:  # noqa: N802  # as above
+    def do_HEAD(self) -> None:  # as above
         self._head(200, 0, self.server.origin.length)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         origin = self.server.origin
         origin.gets += 1
         asked = _RANGE.fullmatch(self.headers.get("Range", ""))

@@ -73,7 +73,6 @@ def test_a_whole_that_was_cut_is_not_continued_but_begun_again_so_it_waits() -> 
     origin.arrived(ByteRange(0, 100 * MIB), MIB, 0.0)
     origin.failed(CUT, 100 * MIB)
     assert origin.failure is CUT
-    assert not origin.take_fruit()
 
 
 def test_a_fatal_failure_is_one_however_much_came() -> None:
@@ -81,9 +80,3 @@ def test_a_fatal_failure_is_one_however_much_came() -> None:
     gone = Failure(kind=FailureKind.NOT_FOUND, message="gone")
     origin.failed(gone, 100 * MIB)
     assert origin.failure is gone
-
-
-def test_fruit_is_taken_once() -> None:
-    origin = share()
-    origin.arrived(ByteRange(0, 1), MIB, 0.0)
-    assert (origin.take_fruit(), origin.take_fruit()) == (True, False)

@@ -154,13 +154,22 @@ def test_near_bytes_and_the_whole_are_never_written_at_once() -> None:
 # --- troubles ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [FailureKind.NOT_FOUND, FailureKind.FORBIDDEN, FailureKind.AUTH_REQUIRED])
+@pytest.mark.parametrize("kind", [FailureKind.GONE, FailureKind.FORBIDDEN, FailureKind.AUTH_REQUIRED])
 def test_a_fatal_answer_ends_it_until_somebody_resumes(kind: FailureKind) -> None:
     play = Playbook(draw(ours="*-"))
     play >> failed(ORIGIN, kind, http_status=404) << STOP << fails(kind.value, context="origin", http_status=404)
     play >> ticked(1e6)
     play >> begun() << PROBE >> probed(facts(2)) << CONNECTED << PREPARE << ASK
     play >> near_answered() << fetch(ORIGIN, chunk=1)
+    play.check()
+
+
+def test_not_found_after_bytes_came_is_forgiven_three_times() -> None:
+    play = Playbook(draw(ours="*-"))
+    play >> failed(ORIGIN, FailureKind.NOT_FOUND, http_status=404) << STOP << troubled(FailureKind.NOT_FOUND)
+    for _ in range(2):
+        play >> begun() << PROBE >> probe_failed(FailureKind.NOT_FOUND) << STOP << troubled(FailureKind.NOT_FOUND)
+    play >> begun() << PROBE >> probe_failed(FailureKind.NOT_FOUND) << STOP << fails("NOT_FOUND", context="origin")
     play.check()
 
 
