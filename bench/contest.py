@@ -121,12 +121,12 @@ def _ratio(one: float, other: float) -> float:
 
 
 COLUMNS = (
-    Column(title="TOOL", width=17, lean="<"),
-    Column(title="SECONDS", width=17),
+    Column(title="TOOL", width=14, lean="<"),
+    Column(title="SECONDS", width=19),
     Column(title="CPU S", width=17),
     Column(title="RATE", width=8),
-    Column(title="RATE RATIO", width=17),
-    Column(title="CPU RATIO", width=17),
+    Column(title="RATE RATIO", width=16),
+    Column(title="CPU RATIO", width=16),
 )
 
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agent.client import RESTING_STATES
 from agent.errors import AgentError, ExitCode
@@ -165,7 +166,7 @@ class Demo:
 
     async def cold(self, url: str, truth: Path | None) -> tuple[Step, Path]:
         """Step 1, and where A's file is."""
-        before, checks = self.origin.sent, Checks()
+        before, checks = self.origin.sent(), Checks()
         got = await download(self.a, url, self.destination(self.a, ARCHIVE_NAME))
         size = got.file.bytes_total
         checks.finished("A", got.job)
@@ -180,7 +181,7 @@ class Demo:
 
     async def warm(self, url: str, first: Path, truth: Path | None) -> Step:
         """Step 2: B and C at once."""
-        before, checks = self.origin.sent, Checks()
+        before, checks = self.origin.sent(), Checks()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(download(agent, url, self.destination(agent, ARCHIVE_NAME)))
@@ -218,9 +219,9 @@ class Demo:
         await self.a.start()
         await self.b.meets(self.a)
         checks.equal("the key that the forger used", forged.get("peer_id"), self.a.peer_id)
-        before = self.origin.sent
+        before = self.origin.sent()
         got = await download(self.b, url, self.destination(self.b, truth.name), digest)
-        sent = self.origin.sent.since(before).payload_bytes
+        sent = self.origin.sent().since(before).payload_bytes
         checks.finished("B", got.job)
         checks.equal("error states of B's job", [item for item in got.states if "ERROR" in item], [])
         checks.equal("peers that B took bytes from", got.file.peers, {self.a.peer_id: size})
@@ -237,11 +238,11 @@ class Demo:
         digest = await asyncio.to_thread(random_file, right, size)
         served = self.place / "release.bin"
         await asyncio.to_thread(altered_copy, right, served)
-        url, path, before = self.origin.publish(served), self.destination(self.c, served.name), self.origin.sent
+        url, path, before = self.origin.publish(served), self.destination(self.c, served.name), self.origin.sent()
         began = time.monotonic()
         result = await run_command("get", url, "-o", path, "--sha256", digest, "--json", home=self.c.home)
         seconds = time.monotonic() - began
-        report, sent = _Report.of(result), self.origin.sent.since(before).payload_bytes
+        report, sent = _Report.of(result), self.origin.sent().since(before).payload_bytes
         wanted = int(ExitCode.VALIDATION)
         checks.equal("state of C's job", report.state, "ERROR")
         checks.equal("code of the error", report.code, "VALIDATION_FAILED")
@@ -264,7 +265,7 @@ class Demo:
         )
 
     def _origin_sent(self, before: Sent, truth: Path | None) -> int | None:
-        return None if truth is None else self.origin.sent.since(before).payload_bytes
+        return None if truth is None else self.origin.sent().since(before).payload_bytes
 
     async def _same(self, checks: Checks, got: Download, truth: Path) -> None:
         if got.job.state != "ACKNOWLEDGED":
@@ -419,7 +420,7 @@ async def run(options: Options) -> int:
         show.head()
         demo = Demo(place, origin, (agents[0], agents[1], agents[2]))
         limit = DEMO_TIMEOUT_S if options.url is None else DOWNLOAD_TIMEOUT_S
-        size = min(options.size or SECOND_FILE_BYTES, SECOND_FILE_BYTES)
+        size = SECOND_FILE_BYTES if options.size is None else options.size // 2
         try:
             async with asyncio.timeout(limit):
                 await _steps(demo, show, (url, truth, size, group_key))
@@ -472,6 +473,8 @@ def main(arguments: list[str]) -> int:
         "--size", type=int, help=argparse.SUPPRESS
     )  # for tests: random bytes instead of the archive
     given = parser.parse_args(arguments)
+    if given.url is not None and urlsplit(given.url).scheme not in ("http", "https"):
+        parser.error(f"--url: {given.url!r} is neither http nor https")
     try:
         return asyncio.run(run(Options(url=given.url, size=given.size, json=given.json)))
     except (BenchError, AgentError, OSError) as error:

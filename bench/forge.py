@@ -27,15 +27,16 @@ FORGED_CHUNKS = 2
 
 
 async def forge(home: Path, group_key: str, length: int) -> dict[str, object]:
-    """Alter the one cached content of this length; says what was done. Raises LookupError when there is none."""
+    """Alter the one cached content of this length; says what was done. Raises LookupError when there is not one."""
     workers = Workers(1)
     try:
         identity = Identity.load_or_create(home, GroupKey.parse(group_key), time.time())
         cache = await PeerCache.open(home / "cache", CacheLimits(), workers, time.time)
         try:
-            record = next((item for item in cache.records() if item.length == length), None)
-            if record is None:
-                raise LookupError(f"nothing of {length} bytes is in the cache of {home}")
+            records = [item for item in cache.records() if item.length == length]
+            if len(records) != 1:
+                raise LookupError(f"{len(records)} contents of {length} bytes are in the cache of {home}")
+            record = records[0]
             chunks = await _alter(cache, identity, record)
         finally:
             await cache.close()

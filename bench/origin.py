@@ -14,6 +14,8 @@ import os
 import re
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +27,9 @@ PIECE_BYTES = 1024 * 1024
 """Sent between two looks at the counter."""
 
 IDLE_TIMEOUT_S = 30.0
+SETTLE_TIMEOUT_S = 2.0
+"""Longest wait for answers that nobody reads to their end."""
+
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -55,8 +60,9 @@ class Origin:
 
     def __init__(self) -> None:
         self._files: dict[str, Published] = {}
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._sent = Sent()
+        self._answering = 0
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="origin", daemon=True)
 
@@ -83,16 +89,32 @@ class Origin:
         )
         return f"http://127.0.0.1:{self._server.server_address[1]}/{file.name}"
 
-    @property
     def sent(self) -> Sent:
-        """The counters now."""
-        with self._lock:
+        """The counters, once no answer is under way: a client has the last byte a moment before it is counted.
+
+        Blocks, for `SETTLE_TIMEOUT_S` at most.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._answering == 0, SETTLE_TIMEOUT_S)
             return self._sent
 
-    def count(self, *, payload_bytes: int = 0, gets: int = 0) -> None:
-        """Add to the counters; any thread."""
-        with self._lock:
-            self._sent = Sent(payload_bytes=self._sent.payload_bytes + payload_bytes, gets=self._sent.gets + gets)
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """An answer with payload is under way; any thread."""
+        with self._changed:
+            self._answering += 1
+            self._sent = Sent(payload_bytes=self._sent.payload_bytes, gets=self._sent.gets + 1)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._answering -= 1
+                self._changed.notify_all()
+
+    def count(self, payload_bytes: int) -> None:
+        """So many bytes of payload were handed to the system; any thread."""
+        with self._changed:
+            self._sent = Sent(payload_bytes=self._sent.payload_bytes + payload_bytes, gets=self._sent.gets)
 
     def find(self, path: str) -> Published | None:
         """The file behind a request's target."""
@@ -121,8 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_GET(self) -> None:
-        self.server.origin.count(gets=1)
-        self._answer()
+        with self.server.origin.answering():
+            self._answer()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
         """Silent."""
@@ -171,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         with file.open("rb") as source:
             while offset < stop:
                 sent = _send_piece(out, source.fileno(), offset, min(PIECE_BYTES, stop - offset))
-                self.server.origin.count(payload_bytes=sent)
+                self.server.origin.count(sent)
                 offset += sent
         out.settimeout(IDLE_TIMEOUT_S)
 

@@ -157,7 +157,7 @@ class BodyReceiver:
         """As in `asyncio.BufferedProtocol`."""
         buffer = self._filling
         if self._outcome is not None or buffer is None:
-            self._surplus = self._surplus or nbytes > 0
+            self._surplus = self._surplus or (nbytes > 0 and not isinstance(self._outcome, Failure))
             return
         buffer.fill += nbytes
         self._next += nbytes

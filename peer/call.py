@@ -181,7 +181,7 @@ class Call:
         finally:
             self._begin = self._answer = self._body = None
         if not isinstance(body, Failure):
-            if body.surplus:
+            if body.surplus and not isinstance(outcome, Failure):
                 outcome = bad_response("more bytes came than were announced")
             self._keep_alive = self._keep_alive and not isinstance(outcome, Failure)
         if not self._keep_alive:
@@ -249,10 +249,12 @@ class Call:
             return
         self._keep_alive = head.keep_alive
         body = begin(head)
-        rest = self._room[end : self._filled]
+        rest, self._filled = self._room[end : self._filled], 0
         if isinstance(body, Failure):
             self._keep_alive = head.keep_alive and head.length == 0 and not rest
             answer.set_result(body)
+            if not self._keep_alive:
+                self.channel.abort()  # its body is not wanted
             return
         self._body = body
         body.attach(self.channel)

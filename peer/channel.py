@@ -148,8 +148,10 @@ class Channel(asyncio.BufferedProtocol):
         self._linger()
 
     def abort(self) -> None:
-        """End at once; what is written may be lost. `lost` follows."""
+        """End at once; what is written may be lost, what is here is not looked at. `lost` follows."""
         if self._transport is not None:
+            if self._state is not _State.LOST:
+                self._state = _State.CLOSING
             self._transport.abort()
 
     # what asyncio calls
@@ -247,7 +249,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def _decrypt(self, buffer: memoryview) -> tuple[int, _Then | Exception]:
         """How many bytes came into `buffer`, and what follows them."""
-        read = cast(Callable[[int, memoryview], int], self._tls.read)  # with a buffer it returns a count
+        read = cast("Callable[[int, memoryview], int]", self._tls.read)  # with a buffer it returns a count
         filled, size, incoming = 0, len(buffer), self._incoming
         try:
             while filled < size:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import aiohttp.http_parser
 import pytest
@@ -16,7 +15,7 @@ from agent.origin import OriginClient, OriginRequest, OriginSettings
 from peer.core.failure import Failure, FailureKind
 from peer.sink import Fetched
 from tests.support.origin import Origin
-from tests.support.origin_client import MemorySink, facts_of, fetch, origin_client
+from tests.support.origin_client import MemorySink, facts_of, fetch, origin_client, until
 from validation.ranges import ByteRange
 
 BIG = random.Random(1).randbytes(5_000_000)
@@ -282,7 +281,7 @@ async def test_cancelling_waits_for_the_write_under_way(origin: Origin, client: 
     request = OriginRequest(url=origin.url("/big"), item=ByteRange(0, len(BIG)), facts=facts)
     async with asyncio.TaskGroup() as group:
         fetching = group.create_task(client.fetch(request, sink))
-        await _until(lambda: sink.writing == 1)
+        await until(lambda: sink.writing == 1)
         fetching.cancel()
         await asyncio.wait((fetching,), timeout=0.1)
         assert not fetching.done()
@@ -328,10 +327,3 @@ async def test_the_url_goes_out_as_it_was_spelled(origin: Origin, client: Origin
     origin.on_request = lambda request: seen.append(request.query)
     await facts_of(client, origin.url("/a%2Fb%7Ec?X=AK%2F20%2Bs&y=%7e"))
     assert seen == ["X=AK%2F20%2Bs&y=%7e"]
-
-
-async def _until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)

@@ -106,6 +106,7 @@ BODY_CASES = [
     Case("bad-content-range", K.BAD_RESPONSE, PART),
     Case("bad-content-range:value=bytes 1000-49998/100000", K.BAD_RESPONSE, PART),
     Case("bad-content-range:value=bytes 1000-50000/100000", K.BAD_RESPONSE, PART),
+    Case("bad-content-range:value=bytes 1000-49998/100000 & chunked", K.BAD_RESPONSE, PART),
     Case("bad-content-range:value=bytes 1000-49999/100001", K.CHANGED, PART),
     Case("bad-content-range:value=bytes 1000-49999/40000", K.BAD_RESPONSE, PART),
     Case("bad-content-range:value=bytes 49999-1000/100000", K.BAD_RESPONSE, PART),
@@ -113,6 +114,10 @@ BODY_CASES = [
     Case("bad-content-range:value=items 1000-49999/100000", K.BAD_RESPONSE, PART),
     Case("bad-content-range:value=bytes 1000-49999/*", None, PART),
     Case("multipart", K.BAD_RESPONSE, PART),
+    Case("unasked-206", K.BAD_RESPONSE),
+    Case("header-twice:value=ETag", K.BAD_RESPONSE),
+    Case("header-twice:value=Last-Modified", K.BAD_RESPONSE),
+    Case("header-twice:value=Content-Range", K.BAD_RESPONSE, PART),
     Case("too-long-chunked", None, PART),  # 24
     Case("too-long-chunked", K.LENGTH_MISMATCH, delivered=-1),
     Case("too-long-declared", K.BAD_RESPONSE, PART),
@@ -174,7 +179,7 @@ async def test_one_fetch(origin: Origin, client: OriginClient, case: Case, size:
     url = origin.url("/x" + QUERY)
     facts = await facts_of(client, url)
     text = case.fault.replace("100000", str(len(content))).replace("100001", str(len(content) + 1))
-    resource_.faults = [Fault.parse(text)]
+    resource_.faults = [Fault.parse(part) for part in text.split(" & ")]
     item = ByteRange(*(case.item or (0, len(content))))
     outcome, sink = await fetch(client, url, facts, item)
     if case.kind is None:
@@ -459,6 +464,16 @@ async def test_after_a_contradiction_head_is_not_asked_again(
     outcome, sink = await fetch(client, origin.url("/x"), again)
     assert isinstance(outcome, Fetched)
     assert sink.holds(SMALL, ByteRange(0, len(SMALL)))
+
+
+async def test_a_whole_in_place_of_a_first_part_is_remembered(origin: Origin, client: OriginClient) -> None:
+    """17: the part is good, and the next probe knows that ranges are only promised."""
+    origin.add("/x", SMALL, faults=["promise-ranges"])
+    facts = await facts_of(client, origin.url("/x"))
+    assert facts.ranges is RangeSupport.PROMISED
+    outcome, _ = await fetch(client, origin.url("/x"), facts, ByteRange(0, 50))
+    assert isinstance(outcome, Fetched)
+    assert (await facts_of(client, origin.url("/x"))).ranges is RangeSupport.NONE
 
 
 async def test_without_ranges_no_range_is_asked_for(origin: Origin, client: OriginClient) -> None:

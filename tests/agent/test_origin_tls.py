@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from agent.core.facts import OriginFacts
-from agent.origin import OriginClient, OriginSettings
+from agent.origin import OriginClient, OriginRequest, OriginSettings
 from peer.core.failure import Failure, FailureKind, Persistence
 from peer.sink import Fetched
 from tests.support.origin import Origin
-from tests.support.origin_client import IMPATIENT, facts_of, fetch, origin_client
+from tests.support.origin_client import IMPATIENT, MemorySink, facts_of, fetch, origin_client, until
 from tests.support.origin_faults import Fault
 from tests.support.origin_tls import Authority, ServerCertificate
 from validation.ranges import ByteRange
@@ -154,8 +154,6 @@ async def test_cancelling_closes_the_connection(origin: Origin, client: OriginCl
 async def test_cancelling_does_not_wait_for_a_silent_origin(authority: Authority, client: OriginClient) -> None:
     """A polite end of TLS would wait for the other side's, for half a minute; this one never says anything more."""
     context = authority.good().context()
-    halfway = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     def serve(listener: socket.socket) -> str:
         plain, _ = listener.accept()
@@ -163,7 +161,6 @@ async def test_cancelling_does_not_wait_for_a_silent_origin(authority: Authority
         with context.wrap_socket(plain, server_side=True) as secure:
             secure.recv(65536)
             secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + bytes(1_500_000))
-            loop.call_soon_threadsafe(halfway.set)
             with socket.socket(fileno=os.dup(secure.fileno())) as below:
                 below.settimeout(2)
                 try:
@@ -175,13 +172,14 @@ async def test_cancelling_does_not_wait_for_a_silent_origin(authority: Authority
                     return "left open"
                 return "closed"
 
+    sink = MemorySink()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/x"
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(asyncio.to_thread(serve, listener))
-            fetching = group.create_task(fetch(client, url, OriginFacts(length=3_000_000)))
-            async with asyncio.timeout(5):
-                await halfway.wait()
+            request = OriginRequest(url=url, item=ByteRange(0, 3_000_000), facts=OriginFacts(length=3_000_000))
+            fetching = group.create_task(client.fetch(request, sink))
+            await until(lambda: sink.reported.total == 1_500_000)
             fetching.cancel()
     assert serving.result() == "closed"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.contest import Case, Sample, Tool, hold, results, show
+from bench.report import WIDTH
 
 
 def tool(name: str, calls: list[str], wall_s: float) -> Tool:
@@ -52,4 +53,4 @@ async def test_ratios_are_of_the_same_round(capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Title; ratios against theirs"
     assert "2.00 [2.00-2.00]" in lines[3]
-    assert max(map(len, lines)) <= 104
+    assert max(map(len, lines)) <= WIDTH

@@ -42,7 +42,7 @@ def test_the_whole_file(origin: Origin, ask: http.client.HTTPConnection) -> None
     answer, body = exchange(ask, "GET")
 
     assert (answer.status, body) == (200, DATA)
-    assert origin.sent == Sent(payload_bytes=len(DATA), gets=1)
+    assert origin.sent() == Sent(payload_bytes=len(DATA), gets=1)
 
 
 def test_a_head_is_no_payload(origin: Origin, ask: http.client.HTTPConnection) -> None:
@@ -52,7 +52,7 @@ def test_a_head_is_no_payload(origin: Origin, ask: http.client.HTTPConnection) -
     assert answer.headers["Content-Length"] == str(len(DATA))
     assert answer.headers["Accept-Ranges"] == "bytes"
     assert not answer.headers["ETag"].startswith("W/")
-    assert origin.sent == Sent()
+    assert origin.sent() == Sent()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_one_range(origin: Origin, ask: http.client.HTTPConnection, asked: str, 
 
     assert (answer.status, body) == (206, DATA[start:stop])
     assert answer.headers["Content-Range"] == f"bytes {start}-{stop - 1}/300000"
-    assert origin.sent.payload_bytes == stop - start
+    assert origin.sent().payload_bytes == stop - start
 
 
 def test_a_range_beyond_the_end(origin: Origin, ask: http.client.HTTPConnection) -> None:
@@ -77,7 +77,7 @@ def test_a_range_beyond_the_end(origin: Origin, ask: http.client.HTTPConnection)
 
     assert answer.status == 416
     assert answer.headers["Content-Range"] == "bytes */300000"
-    assert origin.sent.payload_bytes == 0
+    assert origin.sent().payload_bytes == 0
 
 
 def test_if_range_with_another_etag_gets_the_whole(ask: http.client.HTTPConnection) -> None:

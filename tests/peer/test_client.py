@@ -23,6 +23,7 @@ from peer.core.admission import AdmissionLimits
 from peer.core.failure import Failure, FailureKind
 from peer.core.voucher import PeerId
 from peer.group import GroupKey, authority_of
+from peer.identity import Identity
 from peer.sink import Fetched
 from peer.workers import Workers
 from tests.support.peers import (
@@ -332,7 +333,7 @@ OTHER = ByteRange(0, ITEM.length)
         (good_head() + BODY + b"!" * 10_000_000, FailureKind.BAD_RESPONSE),
         (b"HTTP/1.1 206 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", FailureKind.BAD_RESPONSE),
         (b"HTTP/1.1 206 OK\r\nA: " + b"b" * wire.HEAD_LIMIT, FailureKind.BAD_RESPONSE),
-        (b"HTTP/1.1 206 OK\r\n" + b"A: b\r\n" * 2000, FailureKind.BAD_RESPONSE),
+        (b"HTTP/1.1 206 OK\r\n" + b"A: b\r\n" * 2000 + b"\r\n", FailureKind.BAD_RESPONSE),
         (b"\x00\xff garbage \r\n\r\n", FailureKind.BAD_RESPONSE),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", FailureKind.BAD_RESPONSE),
         (wire.format_response(404, b"a body"), FailureKind.NOT_FOUND),
@@ -436,17 +437,23 @@ async def test_a_server_with_an_expired_certificate(members: Members, client: Pe
         assert "expired" in outcome.message
 
 
-async def test_a_server_that_refuses_our_certificate(members: Members, tmp_path: Path, client: PeerClient) -> None:
+async def test_a_server_that_refuses_our_certificate(
+    members: Members, workers: Workers, tmp_path: Path, client: PeerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In TLS 1.3 the refusal comes after the handshake, as the answer to the first request."""
-    members.identity("hostile")
-    own = tmp_path / "hostile" / "identity"
-    foreign = authority_of(GroupKey.create()).certificates[0].public_bytes(Encoding.DER)
+    members.identity("server")
+    own = tmp_path / "server" / "identity"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own / "certificate.pem", own / "key.pem")
     context.verify_mode = ssl.CERT_REQUIRED
+    foreign = authority_of(GroupKey.create()).certificates[0].public_bytes(Encoding.DER)
     context.load_verify_locations(cadata=foreign)
-    async with hostile(members, answering(good_head()), context) as address:
-        assert (await failure(client, address)).kind is FailureKind.NOT_TRUSTED
+    monkeypatch.setattr(Identity, "server_context", lambda _: context)
+    async with serving(members, workers) as it:
+        outcome = await failure(client, it.address)
+        assert outcome.kind is FailureKind.NOT_TRUSTED
+        assert "refuses our certificate" in outcome.message
+        assert it.server.counters.refused == 1
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ async with origin_client() as client:
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from agent.core.facts import OriginFacts
@@ -99,3 +100,10 @@ async def fetch(
     whole = ByteRange(0, MAX_CONTENT_BYTES if facts.length is None else facts.length)
     outcome = await client.fetch(OriginRequest(url=url, item=item or whole, facts=facts), sink)
     return outcome, sink
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Wait for something that tells nobody when it happens (a worker thread's doing)."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -125,6 +125,12 @@ def _two_content_lengths(reply: Reply, fault: Fault, asked: Asked) -> None:
     reply.headers.append(("Content-Length", str(reply.length + 1)))
 
 
+@fault_named("header-twice", BOTH)
+def _header_twice(reply: Reply, fault: Fault, asked: Asked) -> None:
+    """The header that `value` names comes a second time, with another text."""
+    reply.headers += [(name, text + "x") for name, text in reply.headers if name == fault.value]
+
+
 @fault_named("length-and-chunked")
 def _length_and_chunked(reply: Reply, fault: Fault, asked: Asked) -> None:
     reply.framing = Framing.CHUNKED
@@ -198,6 +204,14 @@ def _wrong_range(reply: Reply, fault: Fault, asked: Asked) -> None:
         reply.start = min(reply.start + (fault.count or 1), reply.total - 1)
         reply.stop = max(reply.stop, reply.start + 1)
         reply.set("Content-Range", f"bytes {reply.start}-{reply.stop - 1}/{reply.total}")
+
+
+@fault_named("unasked-206")
+def _unasked_206(reply: Reply, fault: Fault, asked: Asked) -> None:
+    """206 with a Content-Range of everything, though no range was asked for."""
+    if not asked.ranged:
+        reply.status = 206
+        reply.set("Content-Range", f"bytes 0-{reply.total - 1}/{reply.total}")
 
 
 @fault_named("shifted")

@@ -4,7 +4,7 @@
         origin.wait_for(200_000_000)        # returns as soon as so many bytes of payload went out
         origin.payload, origin.gets
 
-`origin.hold_at = n` stops sending once `n` bytes went out, until `go_on`. What went out may still be in the system's
+`origin.hold(n)` stops sending once `n` bytes went out, until `go_on`. What went out may still be in the system's
 buffers, so these are kept small. Never knows: the product.
 """
 
@@ -34,7 +34,7 @@ class SteadyOrigin:
         self.etag = f'"{file.stat().st_ino:x}-{file.stat().st_mtime_ns:x}"'
         self.payload = 0
         self.gets = 0
-        self.hold_at: int | None = None
+        self._hold_at: int | None = None
         self._changed = threading.Condition()
         self._free_at = 0.0
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -59,15 +59,19 @@ class SteadyOrigin:
             self._free_at = max(self._free_at, now - 0.02) + count / self.rate
             delay = self._free_at - now
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self.hold_at is None or self.payload < self.hold_at)
+            self._changed.wait_for(lambda: self._hold_at is None or self.payload < self._hold_at)
         if delay > 0.001:
             time.sleep(delay)  # the rate; nobody waits for this to have happened
 
+    def hold(self, at: int | None) -> None:
+        """Send nothing more once `at` bytes of payload went out; None: hold no more."""
+        with self._changed:
+            self._hold_at = at
+            self._changed.notify_all()
+
     def go_on(self) -> None:
         """Hold no more."""
-        with self._changed:
-            self.hold_at = None
-            self._changed.notify_all()
+        self.hold(None)
 
     def __enter__(self) -> Self:
         self._thread.start()
