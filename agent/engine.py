@@ -14,6 +14,8 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
+
 from agent.context import Context, Parts
 from agent.core import events as ev
 from agent.core.jobs import Intent, Job
@@ -26,12 +28,14 @@ from agent.core.manager import (
 from agent.core.queue import JobId
 from agent.core.sources import FileId, peer_source
 from agent.core.tuning import Tuning
+from agent.errors import AgentError
 from agent.filework import FileWork
 from agent.keeper import Keeper
 from agent.schema import (
     JobDocument,
 )
 from peer.core.voucher import PeerId
+from peer.database import DatabaseError
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Engine:
         self._lanes: dict[JobId, asyncio.Lock] = {}
         self._waiters: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._unsaved: dict[JobId, str] = {}
         self.ended: dict[str, JobDocument] = {}
         self._stopping = False
 
@@ -75,7 +80,11 @@ class Engine:
     async def start(self) -> None:
         """Read the journal and go on with everything that was not finished."""
         for stored in await self.parts.journal.load_all():
-            await self.keeper.restore(stored, self._loop.time())
+            try:
+                await self.keeper.restore(stored, self._loop.time())
+            except (msgspec.MsgspecError, ValueError, KeyError) as error:
+                text = f"job {stored.job.id} in the journal cannot be read and is left alone: {error}"
+                self.parts.problems.append(text)
             self._settle()
 
     async def stop(self) -> None:
@@ -118,7 +127,10 @@ class Engine:
             self.post(ev.SourceLost(file=work.file, source=peer_source(peer)))
 
     async def answered(self, job: Job) -> None:
-        """Returns when everything the core has asked for this job is on the disk (reliability D2)."""
+        """Returns when everything the core has asked for this job is on the disk (reliability D2).
+
+        Raises AgentError when it could not be recorded: then it holds only as long as this agent lives.
+        """
         self._settle()
         await asyncio.sleep(0)
         lane = self._lanes.get(job.job)
@@ -126,6 +138,8 @@ class Engine:
             async with lane:
                 pass
             await asyncio.sleep(0)
+        if job.job in self._unsaved:
+            raise AgentError(f"not recorded: {self._unsaved[job.job]}", code="DISK_FULL", context="local file")
 
     async def next_change(self, deadline: float) -> bool:
         """Wait for any change of any job; False when the loop's clock reaches `deadline` before."""
@@ -199,8 +213,15 @@ class Engine:
 
     async def _save_job(self, job_id: JobId) -> None:
         job = self.manager.jobs.get(job_id)
-        if job is not None:
+        if job is None:
+            return
+        try:
             await self.keeper.save(job)
+        except DatabaseError as error:
+            self._unsaved[job_id] = str(error)
+            log.error("job %s could not be recorded: %s", job_id, error)
+        else:
+            self._unsaved.pop(job_id, None)
 
     async def _publish(self, job_id: JobId, files: tuple[FileId, ...]) -> None:
         job = self.manager.jobs[job_id]
@@ -216,6 +237,7 @@ class Engine:
         self.ended[job_id] = document
         self._loop.call_later(FINAL_KEPT_S, self.ended.pop, job_id, None)
         self._lanes.pop(job_id, None)
+        self._unsaved.pop(job_id, None)
         self._wake()
 
     async def _save_file(self, file: FileId) -> None:

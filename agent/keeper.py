@@ -13,7 +13,7 @@ import msgspec
 
 from agent.context import Context
 from agent.core.job import FINAL, JobState
-from agent.core.jobs import Job, JobError, JobFile, JobSettings, NewTransfer
+from agent.core.jobs import Intent, Job, JobError, JobFile, JobSettings, NewTransfer
 from agent.core.manager import JobManager
 from agent.core.queue import JobId, Rank
 from agent.core.sources import FileId
@@ -43,6 +43,8 @@ class Keeper:
         self._context = context
         self._manager = manager
         self._saved: dict[FileId, bytes] = {}
+        self._recorded: dict[FileId, int | None] = {}
+        """The inode of the temporary file that a row's progress is about."""
 
     # --- into memory -----------------------------------------------------------------------------------------
 
@@ -84,14 +86,12 @@ class Keeper:
         for row in stored.files:
             await self._restore_file(job, row)
         self._manager.restore_state(job, _state_of(record, job), decode_error(record.error), now)
-        if record.intent == "completing":
-            self._manager.complete(job, now)
-        elif record.intent == "cancelling" or job.state in FINAL:
-            self._end_again(job, now)
-
-    def _end_again(self, job: Job, now: float) -> None:
-        if job.state not in FINAL:
+        if job.state in FINAL:
+            self._manager.end_again(job)
+        elif record.intent == Intent.CANCELLING:
             self._manager.cancel(job, now)
+        elif record.intent == Intent.COMPLETING and job.state in (JobState.TRANSFERRED, JobState.ERROR):
+            self._manager.complete(job, now)
 
     async def _restore_file(self, job: Job, row: FileRecord) -> None:
         stored = decode_file(row.document)
@@ -112,6 +112,7 @@ class Keeper:
         work = self.works[file.file]
         if restored is not None and not stored.completed and work_name is not None:
             await work.adopt(work_name, row.device or 0, row.inode or 0)
+            self._recorded[file.file] = row.inode
         if lost is not None:
             self.log(file.file, f"the temporary file is lost, starting again: {lost}")
 
@@ -141,7 +142,8 @@ class Keeper:
         await self._context.parts.journal.save(*records)
 
     async def save_file(self, file_id: FileId) -> None:
-        """Record one file's row."""
+        """Record one file's row. With a temporary file that the journal does not know, what it had recorded of
+        another one is forgotten in the same step."""
         job = self._manager.owner(file_id)
         if job is None or job.state in FINAL:
             return
@@ -149,7 +151,11 @@ class Keeper:
             if file.file == file_id:
                 record = self._file_record(job, file)
                 self._saved[file_id] = record.document
-                await self._context.parts.journal.save(record)
+                if self._recorded.get(file_id) == record.inode:
+                    await self._context.parts.journal.save(record)
+                else:
+                    await self._context.parts.journal.restart_file(record)
+                    self._recorded[file_id] = record.inode
 
     def _job_record(self, job: Job, frame: JobFrame) -> JobRecord:
         return JobRecord(
@@ -189,10 +195,13 @@ class Keeper:
     async def publish(self, job: Job, files: tuple[FileId, ...]) -> dict[FileId, JobError]:
         """Bring accepted files to their destinations. Returns what could not be done, by file."""
         failures: dict[FileId, JobError] = {}
-        for index, file_id in enumerate(files):
-            error = await self._publish_one(self.works[file_id])
+        for file_id in files:
+            work = self.works[file_id]
+            error = await self._publish_one(work)
             if error is not None:
-                failures[file_id] = JobError(code=error.code, message=str(error), context="local file", file=index)
+                failures[file_id] = JobError(
+                    code=error.code, message=str(error), context="local file", file=work.key.index
+                )
         return failures
 
     async def _publish_one(self, work: FileWork) -> DestinationError | None:
@@ -226,6 +235,7 @@ class Keeper:
                     await work.discard()
                 await work.close()
             self._saved.pop(file.file, None)
+            self._recorded.pop(file.file, None)
         await self._context.parts.journal.delete_job(job.job)
         self.frames.pop(job.job, None)
 

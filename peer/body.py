@@ -247,13 +247,18 @@ class BodyReceiver:
             return
         now = self._loop.time()
         busy, self._last_flush = now - self._last_flush < BUSY_S, now
-        while self._in_lane >= self._limits.buffers:
+        self._pause_or_resume()
+        if not busy and self._in_lane:
+            self._lane.call_back()
+
+    def _pause_or_resume(self) -> None:
+        """Read while a buffer is free; else wait for the lane to call back."""
+        while self._in_lane >= self._limits.buffers and self._outcome is None:
             if self._lane.call_back():
                 self._pause()
                 return
             self._collect()
-        if not busy and self._in_lane:
-            self._lane.call_back()
+        self._resume()
 
     def _collect(self) -> None:
         """Take back what was written and report it."""
@@ -287,8 +292,8 @@ class BodyReceiver:
         self._collect()
         if self._outcome is not None:
             self._settle()
-        elif self._in_lane < self._limits.buffers:
-            self._resume()
+        else:
+            self._pause_or_resume()
 
     def _drop_unwritten(self) -> None:
         dropped = self._lane.drop_waiting()

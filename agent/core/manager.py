@@ -190,6 +190,11 @@ class JobManager:
                 self._move(job, JobInput.NETWORK_UP)
         self._step(now)
 
+    def end_again(self, job: Job) -> None:
+        """A final job that was read back: its end was cut off before its files and rows were gone."""
+        assert job.state in FINAL
+        self._out.append(RemoveFiles(job=job.job))
+
     def forget(self, job: Job) -> None:
         """A final job leaves memory."""
         assert job.state in FINAL

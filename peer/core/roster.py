@@ -159,6 +159,8 @@ class Roster:
                 return
         item = _Candidate(sighting=sighting, peer_id=sighting.peer_id, next_try=now)
         self._add(key, item, sighting)
+        if sighting.peer_id is not None:  # it may have left where we know it, without a goodbye
+            self._look_into(sighting.peer_id, now, unless_at=(sighting.host, sighting.port))
 
     def lost(self, peer_id: PeerId, now: float) -> None:
         """Its announcement was withdrawn (perhaps by somebody else): a live peer is checked, not dropped."""
@@ -353,8 +355,8 @@ class Roster:
                 at = member.at
                 yield Sighting(host=at.host, port=at.port, peer_id=at.peer_id, how=Sighted.CALLED_US)
 
-    def _look_into(self, peer_id: PeerId, now: float) -> None:
-        if (member := self._members.get(peer_id)) and member.up:
+    def _look_into(self, peer_id: PeerId, now: float, unless_at: tuple[str, int] | None = None) -> None:
+        if (member := self._members.get(peer_id)) and member.up and (member.at.host, member.at.port) != unless_at:
             member.next_check = min(member.next_check, max(now, member.checked_at + CHECK_AGAIN_S))
 
     def _put_down(self, member: _Member, now: float) -> PeerId | None:

@@ -124,6 +124,7 @@ class Agent:
     extra: dict[str, str] = field(default_factory=dict)
     """Its environment, for example NEARFETCH_GROUP_KEY."""
     flags: tuple[str, ...] = ()
+    interface: str = "lo"
     ready: dict[str, Any] = field(default_factory=dict)
     """What it printed when it was ready."""
     started_at: float = 0.0
@@ -152,7 +153,17 @@ class Agent:
         """Start it and wait for its ready document; blocks."""
         assert self.process is None, f"{self.name} runs already"
         self.home.mkdir(parents=True, exist_ok=True)
-        words = ["--home", str(self.home), "run", "--interface", "lo", "--name", self.name, *self.flags, "--json"]
+        words = [
+            "--home",
+            str(self.home),
+            "run",
+            "--interface",
+            self.interface,
+            "--name",
+            self.name,
+            *self.flags,
+            "--json",
+        ]
         with open(self._log_file, "ab") as log:
             self.started_at = time.monotonic()
             self.process = subprocess.Popen(
