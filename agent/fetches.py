@@ -6,9 +6,8 @@ Every `FetchRange` ends in exactly one `RangeReceived` or `RangeFailed`, also wh
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
+from functools import partial
 from typing import Protocol, assert_never
 
 from agent.context import Context, Work
@@ -20,6 +19,7 @@ from agent.core.sources import FileId, SourceKind, kind_of, peer_of, sibling_of
 from agent.near import NearWatch
 from agent.origin import OriginRequest
 from agent.partfile import PartFile
+from agent.partsink import FreshDigests, PartSink
 from agent.schema import NewFile
 from peer.body import failure_of_oserror
 from peer.cache import NotCached
@@ -28,11 +28,6 @@ from peer.core.voucher import Voucher
 from peer.sink import Fetched
 from validation.content import ChunkIndex, ChunkLayout
 from validation.ranges import ByteRange
-
-RESERVE_CHECK_BYTES = 16 * 1024 * 1024
-RESERVE_BYTES = 1024 * 1024 * 1024
-RESERVE_SHARE = 0.05
-"""Content of unknown length may not take the last GiB, or the last 5 % of a smaller disk: it may be endless."""
 
 
 class FetchWork(Work, Protocol):
@@ -58,44 +53,6 @@ class FetchWork(Work, Protocol):
 
 log = logging.getLogger(__name__)
 
-WRITEBACK_BYTES = 16 * 1024 * 1024
-"""The disk is told to begin after this many bytes, so that the sync at the end has little left to do."""
-
-
-class _PartSink:
-    """Bytes of one request into the part file."""
-
-    def __init__(self, part: PartFile, request: RequestId, work: FetchWork, context: Context) -> None:
-        self._part = part
-        self._request = request
-        self._work = work
-        self._context = context
-        self._behind: ByteRange | None = None
-        self._unbounded = work.facts.length is None
-
-    def write(self, offset: int, data: memoryview) -> None:
-        """In a worker thread."""
-        if self._unbounded and offset // RESERVE_CHECK_BYTES != (offset + data.nbytes) // RESERVE_CHECK_BYTES:
-            _leave_some_space(self._part)
-        self._part.write(offset, data)
-        begun = self._behind.start if self._behind is not None else offset
-        self._behind = ByteRange(begun, offset + data.nbytes)
-        if self._behind.length >= WRITEBACK_BYTES:
-            self._part.start_writeback(self._behind)
-            self._behind = None
-
-    def arrived(self, item: ByteRange) -> None:
-        """On the loop."""
-        self._context.post(ev.RangeArrived(file=self._work.file, request=self._request, item=item))
-
-
-def _leave_some_space(part: PartFile) -> None:
-    with part.borrowed() as fd:
-        volume = os.fstatvfs(fd)
-    size, free = volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize
-    if free < min(RESERVE_BYTES, int(size * RESERVE_SHARE)):
-        raise OSError(errno.ENOSPC, "the content does not end, and the disk is nearly full")
-
 
 class Fetches:
     """All requests in flight of one file."""
@@ -104,6 +61,8 @@ class Fetches:
         self._work = work
         self._context = context
         self._tasks: dict[RequestId, asyncio.Task[None] | None] = {}
+        self.fresh = FreshDigests()
+        """Digests of what was just written."""
 
     def begin(self, command: cmd.FetchRange) -> None:
         """Start one request."""
@@ -180,23 +139,24 @@ class Fetches:
         request = OriginRequest(
             url=work.new.url, item=command.item, facts=work.facts, headers=tuple(work.new.headers.items())
         )
-        sink = _PartSink(part, command.request, work, self._context)
+        sink = self._sink(command, part)
         return await self._context.parts.origin.fetch(request, sink)
 
     async def _from_peer(self, command: cmd.FetchRange, part: PartFile) -> Fetched | Failure:
         network, watch, peer = self._context.parts.network, self._work.watch, peer_of(command.source)
         if network is None or watch is None or peer is None:
             return Failure(kind=FailureKind.ABORTED, message="nobody is asked any more")
-        sink = _PartSink(part, command.request, self._work, self._context)
+        sink = self._sink(command, part)
         return await network.fetch(peer, watch.id_for(peer), self._layout(), command.item, sink)
 
     async def _from_cache(self, command: cmd.FetchRange, part: PartFile) -> Fetched | Failure:
         cache, content_ids = self._context.parts.cache, self._work.transfer.content_ids
         if not content_ids:
             return Failure(kind=FailureKind.NOT_FOUND, message="not in the cache")
+        self._overwrite(command.item)
         with part.borrowed() as fd:
             await cache.copy_out(content_ids[0], command.item, fd)
-        self._arrived(command)
+        self._arrived(command, command.item)
         vouchers: list[Voucher] = []
         for chunk in self._layout().touched_by(command.item):
             for content_id in content_ids:
@@ -208,6 +168,7 @@ class Fetches:
         work = self._context.work_of(leader) if leader is not None else None
         if work is None or work.part is None:
             return Failure(kind=FailureKind.NOT_FOUND, message="the other job is gone")
+        self._overwrite(command.item)
         with work.part.borrowed() as fd:
             await self._context.parts.workers.finish(part.copy_from, fd, command.item)
         chunks = work.transfer.chunks
@@ -215,11 +176,19 @@ class Fetches:
             not chunks.proven >> chunk & 1 for chunk in chunks.layout.touched_by(command.item)
         ):
             return Failure(kind=FailureKind.NOT_FOUND, message="the other job has discarded it")
-        self._arrived(command)
+        self._arrived(command, command.item)
         return Fetched(item=command.item)
 
-    def _arrived(self, command: cmd.FetchRange) -> None:
-        self._context.post(ev.RangeArrived(file=self._work.file, request=command.request, item=command.item))
+    def _overwrite(self, item: ByteRange) -> None:
+        for chunk in self._layout().touched_by(item):
+            self.fresh.forget(ChunkIndex(chunk))
+
+    def _sink(self, command: cmd.FetchRange, part: PartFile) -> PartSink:
+        layout = None if self._work.facts.length is None else self._layout()
+        return PartSink(part, layout, self.fresh, partial(self._arrived, command))
+
+    def _arrived(self, command: cmd.FetchRange, item: ByteRange) -> None:
+        self._context.post(ev.RangeArrived(file=self._work.file, request=command.request, item=item))
 
     def _layout(self) -> ChunkLayout:
         return ChunkLayout.for_length(self._work.facts.length or 0)

@@ -213,8 +213,10 @@ class FileWork:
         if part is None:
             self._storage_failed(Failure(kind=FailureKind.IO_ERROR, message="there is no temporary file"))
             return
+        digest = self.fetches.fresh.take(command.chunk)
         try:
-            digest = await self._context.parts.workers.run(part.digest_range, command.item)
+            if digest is None:
+                digest = await self._context.parts.workers.run(part.digest_range, command.item)
         except (OSError, ValueError) as error:
             self._storage_failed(_failure_of_error(error))
         else:

@@ -321,9 +321,8 @@ class BodyReceiver:
     def _on_beat(self) -> None:
         """Twice a second: hand on what lies in a partly filled buffer, and see whether the source is alive."""
         self._beat = self._loop.call_later(BEAT_S, self._on_beat)
-        if self._flushed_since_beat or self._filling is None:
-            self._collect()
-        else:
+        self._collect()
+        if not self._flushed_since_beat and self._filling is not None and not self._in_lane:
             self._hand_on()
         self._flushed_since_beat = False
         if self._reading_paused or self._outcome is not None:

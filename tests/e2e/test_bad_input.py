@@ -1,4 +1,4 @@
-"""Whatever is wrong ends in one clear line, the same in `--json`, in its documented exit code, and leaves nothing."""
+"""Whatever is wrong ends in one clear line, the same in `--json`, with its exit code, and nothing is left."""
 
 from __future__ import annotations
 

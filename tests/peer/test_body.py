@@ -203,7 +203,7 @@ async def test_surplus_is_seen_and_never_written(make: Make, source: Source, len
 
 
 async def test_a_slow_disk_stops_the_reading_at_three_buffers(make: Make, source: Source) -> None:
-    length = 64 * MIB
+    length = 32 * MIB
     sink = SlowSink(length)
     receiver = make(sink, length)
     wire = await source.connect(receiver)
@@ -211,7 +211,7 @@ async def test_a_slow_disk_stops_the_reading_at_three_buffers(make: Make, source
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(source.send(data))
         await until(lambda: not wire.transport.is_reading())
-        assert receiver.received == 3 * BUFFER_BYTES
+        assert 2 * BUFFER_BYTES < receiver.received <= 3 * BUFFER_BYTES
         sink.go.set()
         assert await finish(receiver) == length
     assert sink.data == data
