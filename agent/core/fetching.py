@@ -6,6 +6,7 @@ validators, jobs, HTTP, files. Content of unknown length is one request to the o
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -78,6 +79,9 @@ class Fetching:
         self._stream_ended = False
         self._now = 0.0
         self._fruit = False
+        self._stale = True
+        """Something happened since the last plan that may lead to another one."""
+        self._look_again = 0.0
 
     # --- what the transfer reads -----------------------------------------------------------------------------
 
@@ -143,6 +147,7 @@ class Fetching:
     def begin(self, facts: OriginFacts, may_join: bool, now: float, out: list[cmd.Command]) -> None:
         """The origin has answered: what it can do is known, what it did before is forgiven."""
         self._now = now
+        self._stale = True
         self._share.begin(facts, may_join)
         self._digest_whole(out)
 
@@ -191,6 +196,7 @@ class Fetching:
     def handle(self, event: FetchEvent, now: float, out: list[cmd.Command]) -> None:
         """Take one event. A request that is over is unknown: what is still said of it changes nothing."""
         self._now = now
+        self._stale = self._stale or not isinstance(event, ev.RangeArrived)
         match event:
             case ev.SourceOffered(source=source, have=have, claimed=claimed):
                 self._sources.offered(source, have, claimed, now)
@@ -210,10 +216,13 @@ class Fetching:
                 assert_never(event)
 
     def assign(self, now: float, out: list[cmd.Command], near: bool) -> None:
-        """Make the requests that are to be made now."""
+        """Make the requests that are to be made now. Cheap when nothing happened but that bytes arrived."""
         self._now = now
-        if self.complete or self.changed or self._requests.orphans:
+        unchanged = not self._stale and now < self._look_again
+        if unchanged or self.complete or self.changed or self._requests.orphans:
             return
+        self._stale = False
+        self._look_again = min(self._sources.changes(now), default=math.inf)
         if self.chunks is None:
             if not self._requests and self._share.failure is None:
                 self._stream_bytes = 0

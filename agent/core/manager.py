@@ -211,7 +211,8 @@ class JobManager:
             return
         job, file = found
         self._feed(job, file, event, now)
-        self._step(now)
+        if not isinstance(event, ev.RangeArrived):  # bytes alone move no job, and there are very many of them
+            self._step(now)
 
     def tick(self, now: float) -> None:
         """The time that `deadline` named has come."""

@@ -80,6 +80,8 @@ class FileTransfer:
         self._restarts = 0
         self._not_found = 0
         self._gather_until: float | None = None
+        self._digest_id: ContentId | None = None
+        self._url_id: tuple[OriginFacts, ContentId] | None = None
         self._restored = restored
         if restored is not None:
             self._take_over(restored.snapshot)
@@ -103,7 +105,9 @@ class FileTransfer:
         """By which ids others may ask for this content; empty when it may not be shared or has no identity."""
         if not self._shareable or self.spec.digest is None:
             return self.url_ids
-        return (*self.url_ids, content_id_by_digest(self.spec.digest))
+        if self._digest_id is None:
+            self._digest_id = content_id_by_digest(self.spec.digest)
+        return (*self.url_ids, self._digest_id)
 
     @property
     def url_ids(self) -> tuple[ContentId, ...]:
@@ -111,7 +115,10 @@ class FileTransfer:
         facts = self.facts
         if not self._shareable or facts is None or facts.strong_validator is None:
             return ()
-        return (content_id_by_url(self.spec.url, facts.strong_validator, facts.length or 0),)
+        if self._url_id is None or self._url_id[0] is not facts:
+            named = content_id_by_url(self.spec.url, facts.strong_validator, facts.length or 0)
+            self._url_id = (facts, named)
+        return (self._url_id[1],)
 
     @property
     def _shareable(self) -> bool:
