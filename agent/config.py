@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.client import default_home, socket_path
-from agent.core.spec import Integrity
+from agent.core.integrity import Integrity
 from agent.errors import ConfigError
 
 __all__ = ["Config", "Integrity", "LogLevel", "default_home", "parse_size", "socket_path"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 
 from agent.core.facts import OriginFacts, RangeSupport, Sharing
+from agent.core.integrity import Integrity
 from agent.core.jobs import JobError
 from agent.core.sources import FileId
-from agent.core.spec import Integrity, NearUse, Snapshot, TransferSpec
+from agent.core.spec import NearUse, Snapshot, TransferSpec
 from agent.errors import UsageError
 from agent.schema import NewFile, PeerUse
 from peer.core.voucher import PeerId, Voucher

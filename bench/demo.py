@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from bench.agents import (
 )
 from bench.content import ARCHIVE_NAME, altered_copy, archive_of_the_library, random_file, sha256_of
 from bench.origin import Origin, Sent
-from bench.report import Column, Table, complain, count, json_line, rate
+from bench.report import WIDTH, Column, Table, complain, count, json_line, rate
 
 SECOND_FILE_BYTES = 16 * 1024 * 1024
 """Size of the file that the liar alters, and of the one that the wrong origin serves."""
@@ -47,11 +48,11 @@ ROOM = 10
 """The archive is stored once, cached by three agents and stored by them; with the files of steps 3 and 4."""
 
 WORDS = (
-    "1 cold          nobody has the file: every byte comes from the origin",
-    "2 warm          two more want it, at once: every byte comes from peers, the origin sends none",
-    "3 liar          A's copy of another file was altered and vouched for with A's own key: the validator",
-    "                finds out, A is banned by name, the origin's bytes replace A's; the job shows no error",
-    "4 wrong origin  what the origin serves does not match --sha256: ERROR, and nothing at the destination",
+    "1 cold   nobody has the file: every byte comes from the origin",
+    "2 warm   two more want it, at once: every byte comes from peers, the origin sends none",
+    "3 liar   A's copy of another file was altered and vouched for with A's own key: the validator",
+    "         finds out, A is banned by name, the origin's bytes replace A's; the job shows no error",
+    "4 wrong  what the origin serves does not match --sha256: ERROR, and nothing at the destination",
 )
 COLUMNS = (
     Column(title="STEP", width=17, lean="<"),
@@ -393,7 +394,7 @@ class Show:
             return 1 if problems else 0
         self.say()
         for line in (*notes, *problems):
-            self.say(line)
+            self.say(textwrap.fill(line, WIDTH, subsequent_indent="   "))
         if problems:
             self.say(f"FAILED in {self.steps[-1].name!r}; steps after it were not run")
             return 1
@@ -413,7 +414,7 @@ async def run(options: Options) -> int:
         await stack.enter_async_context(running(agents))
         met = await asyncio.gather(*(agent.meets(*(set(agents) - {agent})) for agent in agents))
         show.say(
-            f"nearfetch demo: an origin and the agents A, B, C; all had met {max(met):.2f} s after their start"
+            f"nearfetch demo: an origin and the agents A, B, C; all had met {max(met):.2f} s after they were ready"
         )
         show.say(f"content: {_described(options, place / ARCHIVE_NAME)}")
         show.say()

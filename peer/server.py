@@ -20,8 +20,9 @@ from peer.core.admission import Admission
 from peer.core.trust import Refusal
 from peer.core.voucher import PeerId, Voucher
 from peer.errors import ListenError
+from peer.house import Caller, Claim, House, NotAMember, Refused, ServerCounters, Store
 from peer.identity import Identity
-from peer.serving import Caller, Claim, Connection, House, NotAMember, Refused, ServerCounters, Store
+from peer.serving import Connection
 from peer.workers import Workers
 from validation.content import NO_CHUNKS, ChunkIndex, ContentId
 
@@ -51,7 +52,7 @@ class PeerServer:
     ) -> None:
         """`on_caller` hears of every connection at its first request; `certificates` knows other members' (DER);
         `claims` says what we are fetching from the origin."""
-        self._identity, self._cache, self._admission = identity, cache, admission
+        self._identity, self._cache, self._workers = identity, cache, workers
         self._certificates, self._claims = certificates, claims
         self._connections: set[Connection] = set()
         self._nobody_left = asyncio.Event()
@@ -75,7 +76,6 @@ class PeerServer:
             on_caller=on_caller,
             workers=workers,
             spawn=self._spawn,
-            leave=self._leave,
             now=time.monotonic,
         )
 
@@ -88,12 +88,12 @@ class PeerServer:
         context = self._identity.server_context()
 
         def accept() -> Channel:
-            connection = Connection(self._house, context)
+            connection = Connection(self._house, context, self._leave)
             self._connections.add(connection)
             return connection.channel
 
         try:
-            listener = await loop.run_in_executor(None, _listen, host, port)
+            listener = await self._workers.run(_listen, host, port)
         except OSError as error:
             where = f"{host or 'every address'}, port {port}"
             raise ListenError(error.errno, f"cannot listen for peers on {where}: {error.strerror}") from error

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import Counter, deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from peer.channel import HANDSHAKE_TIMEOUT_S, Channel
 from peer.core import wire
-from peer.core.admission import Admission, ReadRate
-from peer.core.voucher import PeerId, Voucher
-from peer.workers import Workers
-from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId
+from peer.core.admission import ReadRate
+from peer.core.voucher import PeerId
+from peer.house import Caller, House, NotAMember, Refused
+from validation.content import ChunkIndex, ContentId
 from validation.ranges import ByteRange
 
 PIECE_BYTES = 256 * 1024
@@ -37,99 +36,6 @@ HEAD_TIMEOUT_S = 10.0
 """For the first request, and from the first byte of any (reliability 1.4)."""
 
 IDLE_TIMEOUT_S = 60.0
-REFUSALS_KEPT = 64
-
-
-class Entry(Protocol):
-    """What a cache says it has of one content."""
-
-    @property
-    def layout(self) -> ChunkLayout: ...
-
-    @property
-    def have(self) -> Bitfield: ...
-
-
-class Store(Protocol):
-    """What the server needs of the cache (`peer.cache.PeerCache`)."""
-
-    def find(self, content_id: ContentId) -> Entry | None: ...
-
-    def vouchers(self, content_id: ContentId, chunk: ChunkIndex) -> tuple[Voucher, ...]: ...
-
-    async def ensure_checked(self, content_id: ContentId, first: ChunkIndex, last: ChunkIndex) -> Bitfield: ...
-
-    def read(self, content_id: ContentId, item: ByteRange) -> bytes:
-        """Raises LookupError unless all of it is here and was checked in this process; OSError."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """A group member that spoke to us; `port` is where it listens itself, None when it did not say."""
-
-    peer_id: PeerId
-    address: str
-    port: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What we are fetching from the origin right now, for offers."""
-
-    layout: ChunkLayout
-    chunks: Bitfield
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """A connection that we did not talk to, and why; `at` in seconds of the loop's clock."""
-
-    address: str
-    reason: str
-    at: float
-
-
-@dataclass(slots=True, kw_only=True)
-class ServerCounters:
-    """Since the start. Mutable: the server counts, others read."""
-
-    bytes_by_peer: Counter[PeerId] = field(default_factory=Counter)
-    requests: int = 0
-    busy: int = 0
-    """Range requests answered by 503."""
-    malformed: int = 0
-    slow_readers: int = 0
-    refused: int = 0
-    """Connections that ended before or at the handshake's end."""
-    refusals: deque[Refused] = field(default_factory=lambda: deque(maxlen=REFUSALS_KEPT))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotAMember:
-    """Why a certificate is refused, for people."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class House:
-    """What all connections of one server share."""
-
-    store: Store
-    admission: Admission
-    counters: ServerCounters
-    hello: bytes
-    certificate_of: Callable[[PeerId], bytes | None]
-    offer_of: Callable[[ContentId], bytes | None]
-    vouchers_of: Callable[[ContentId, range], str]
-    member_of: Callable[[bytes], PeerId | NotAMember]
-    """Whose certificate (DER) this is."""
-    is_banned: Callable[[PeerId], bool]
-    on_caller: Callable[[Caller], None]
-    workers: Workers
-    spawn: Callable[[Coroutine[None, None, None]], None]
-    leave: Callable[[Connection], None]
-    now: Callable[[], float]
 
 
 class _Phase(Enum):
@@ -168,8 +74,9 @@ class _Sending:
 class Connection:
     """A `ChannelUser`: one peer's connection, from the accept to its end."""
 
-    def __init__(self, house: House, context: ssl.SSLContext) -> None:
-        self._house = house
+    def __init__(self, house: House, context: ssl.SSLContext, leave: Callable[[Connection], None]) -> None:
+        """`leave` is called once, when the connection is over."""
+        self._house, self._leave = house, leave
         self.channel = Channel(context, self, server_side=True, handshake_timeout_s=HANDSHAKE_TIMEOUT_S)
         self.peer_id = PeerId("")
         """Empty until the handshake is over."""
@@ -228,7 +135,7 @@ class Connection:
         elif self._phase is _Phase.MEMBER:
             self._end_sending()
             self._house.admission.closed(self.peer_id)
-        self._house.leave(self)
+        self._leave(self)
 
     def look(self, now: float) -> None:
         """Called every second: close what is idle, drop who reads too slowly."""

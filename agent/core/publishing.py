@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from agent.core import commands as cmd
 from agent.core.chunks import ChunkBook
-from agent.core.spec import Integrity, TransferSpec
+from agent.core.integrity import Integrity
+from agent.core.spec import TransferSpec
 from peer.core.voucher import Voucher
 from validation.content import ChunkIndex, ContentId
 from validation.digest import ChunkDigest

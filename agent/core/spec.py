@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 
 from agent.core.facts import OriginFacts
+from agent.core.integrity import Integrity
 from agent.core.sources import FileId
 from peer.core.voucher import PeerId, Voucher
 from validation.content import NO_CHUNKS, Bitfield
 from validation.digest import ChunkDigest, Digest
 from validation.ranges import ByteRange
-
-
-class Integrity(StrEnum):
-    """What a chunk's digest may rest on before the chunk is used from, or offered to, a peer."""
-
-    ANCHORED = "anchored"
-    """Only on digests from the job or its publisher's manifest."""
-    VOUCHED = "vouched"
-    """On the signed word of the group member that fetched the chunk from the origin. The default."""
-    WHOLE = "whole"
-    """Like vouched for fetching; offered only after the whole file was accepted."""
 
 
 class NearUse(Enum):

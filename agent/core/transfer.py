@@ -18,8 +18,9 @@ from agent.core.backoff import Backoff
 from agent.core.chunks import ChunkBook
 from agent.core.facts import OriginFacts, RangeSupport, Sharing
 from agent.core.fetching import FetchEvent, Fetching
+from agent.core.integrity import Integrity
 from agent.core.requests import Requests
-from agent.core.spec import Integrity, NearUse, Restored, Snapshot, Tally, TransferSpec
+from agent.core.spec import NearUse, Restored, Snapshot, Tally, TransferSpec
 from agent.core.tuning import Tuning
 from peer.core.failure import LOCAL, Failure, FailureKind, Persistence
 from validation.content import (

@@ -202,6 +202,13 @@ async def test_surplus_is_seen_and_never_written(make: Make, source: Source, len
     assert len(receiver.get_buffer(-1)) > 0
 
 
+async def test_surplus_is_seen_in_the_very_read_that_ends_the_body(make: Make) -> None:
+    receiver = make(MemorySink(5), 5)
+    receiver.feed(b"01234!")
+    assert receiver.surplus
+    assert await finish(receiver) == 5
+
+
 async def test_a_slow_disk_stops_the_reading_at_three_buffers(make: Make, source: Source) -> None:
     length = 32 * MIB
     sink = SlowSink(length)

@@ -151,6 +151,7 @@ async def test_what_is_not_there_in_full_is_not_there(
         talk.ask(wire.certificate_target(PeerId("0" * 64)))
         answers.add(await talk.reader.readuntil(b"\r\n\r\n"))
         assert answers == {wire.format_response(404)}
+        assert it.store.checks == 1, "only what is held in full is looked at"
         assert it.admission.in_flight == 0
 
 

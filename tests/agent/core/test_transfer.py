@@ -8,8 +8,9 @@ from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.events import Decision
 from agent.core.facts import Sharing
+from agent.core.integrity import Integrity
 from agent.core.sources import ORIGIN
-from agent.core.spec import Integrity, NearUse, Restored, Snapshot
+from agent.core.spec import NearUse, Restored, Snapshot
 from agent.core.transfer import Phase
 from peer.core.failure import FailureKind
 from peer.core.standing import Offence
