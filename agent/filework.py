@@ -230,12 +230,11 @@ class FileWork:
         try:
             if withdrawn is not None:
                 await withdrawn.wait()
-            if part is None:
-                return
-            vouchers = command.vouchers
-            if parts.network is not None:
-                vouch = parts.network.identity.vouch
-                vouchers += tuple(vouch(each, command.chunk, command.digest) for each in command.sign)
+            if part is None or parts.network is None:
+                return  # without a group there is nobody to give it to, and a copy is not for nothing
+            vouch = parts.network.identity.vouch
+            own = tuple(vouch(each, command.chunk, command.digest) for each in command.sign)
+            vouchers = command.vouchers + own
             async with self._publishing:
                 with part.borrowed() as fd:
                     await parts.cache.add_chunk(

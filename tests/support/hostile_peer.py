@@ -152,8 +152,7 @@ class HostilePeer:
         if self.mischief is Mischief.HUGE_OFFER:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n[")
             while True:
-                writer.write(b"[" * PIECE)
-                await writer.drain()
+                await self._push(writer, b"[" * PIECE)
         body = wire.format_document(wire.offer_of(layout, have, claimed))
         if self.mischief is Mischief.BAD_OFFER:
             body = b'{"length": -1, "chunk_bytes": 0, "have": "", "claimed": "", "x": ' + b"[" * 500 + b"}"
@@ -192,8 +191,7 @@ class HostilePeer:
             case Mischief.HUGE_HEAD:
                 writer.write(b"HTTP/1.1 206 Partial Content\r\n")
                 while True:
-                    writer.write(b"X-Filler: " + b"x" * PIECE + b"\r\n")
-                    await writer.drain()
+                    await self._push(writer, b"X-Filler: " + b"x" * PIECE + b"\r\n")
             case _:
                 return False
         await writer.drain()
@@ -252,9 +250,15 @@ class HostilePeer:
 
     async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         for at in range(0, len(data), PIECE):
-            writer.write(data[at : at + PIECE])
-            await writer.drain()
+            await self._push(writer, data[at : at + PIECE])
             self.sent += len(data[at : at + PIECE])
+
+    @staticmethod
+    async def _push(writer: asyncio.StreamWriter, data: bytes) -> None:
+        if writer.is_closing():  # a half-closed TLS connection would take everything into memory, and never wait
+            raise ConnectionResetError
+        writer.write(data)
+        await writer.drain()
 
 
 _GO_ON = frozenset(
