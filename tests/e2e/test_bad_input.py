@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +14,7 @@ from agent.errors import CODES, ExitCode
 from tests.support.agents import ROOT, Agent, Ended, Fleet, leftovers, nearfetch
 from tests.support.origin import Fault, Origin
 from tests.support.origin_tls import Authority
+from tests.support.places import read_only, small_disk
 
 BOUND_S = 30.0
 DATA = b"some content " * 10_000
@@ -160,46 +157,11 @@ async def test_missing_directory(setting: Setting, place: Path) -> None:
     assert setting.origin.log == []
 
 
-@contextlib.contextmanager
-def read_only(directory: Path) -> Iterator[None]:
-    """Nobody may write there, not even root."""
-    if os.geteuid() != 0:
-        directory.chmod(0o555)
-        yield
-        directory.chmod(0o755)
-        return
-    chattr = shutil.which("chattr") or "/usr/bin/chattr"
-    try:
-        subprocess.run([chattr, "+i", directory], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"root writes everywhere, and chattr +i does not work here: {error}")
-    try:
-        yield
-    finally:
-        subprocess.run([chattr, "-i", directory], check=True)
-
-
 async def test_directory_that_cannot_be_written(setting: Setting, place: Path) -> None:
     with read_only(place):
         ended = await both_ways(setting, setting.origin.url("/good.bin"), place / "f")
     check(ended, "PERMISSION_DENIED", str(place))
     await check_nothing_left(setting, place)
-
-
-@contextlib.contextmanager
-def small_disk(directory: Path, size: int) -> Iterator[None]:
-    """A file system of `size` bytes at `directory`."""
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if os.geteuid() != 0 or mount is None or umount is None:
-        pytest.skip("only root can mount a small file system")
-    words = [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run([umount, directory], check=True)
 
 
 @pytest.mark.parametrize("length", ["known", "unknown"])

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from peer import call as call_module
 from peer import client as client_module
-from peer.body import BodyLimits
+from peer.body import BodyLimits, BodyReceiver
 from peer.client import PeerAddress, PeerClient, PeerFetch
 from peer.core import wire
 from peer.core.admission import AdmissionLimits
@@ -243,18 +244,23 @@ async def test_cancelling_closes_the_connection_and_leaves_nothing(
         assert isinstance(await fetch(client, it.address), Fetched)
 
 
+class SlowSink(MemorySink):
+    """Every write waits until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(len(DATA))
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self.begun.set()
+        assert self.go.wait(WAIT_S)
+        super().write(offset, data)
+
+
 async def test_cancelling_in_the_body_waits_for_the_write(
     members: Members, workers: Workers, client: PeerClient
 ) -> None:
-    class Slow(MemorySink):
-        begun, go = threading.Event(), threading.Event()
-
-        def write(self, offset: int, data: memoryview) -> None:
-            self.begun.set()
-            assert self.go.wait(WAIT_S)
-            super().write(offset, data)
-
-    sink = Slow(len(DATA))
+    sink = SlowSink()
     async with serving(members, workers) as it:
         it.store.add(A, DATA)
         async with asyncio.TaskGroup() as tasks:
@@ -266,6 +272,29 @@ async def test_cancelling_in_the_body_waits_for_the_write(
             sink.go.set()
         assert waiting.cancelled()
         await until(lambda: it.server.connected == 0)
+
+
+async def test_cancelling_just_as_the_body_begins_waits_too(
+    members: Members, workers: Workers, client: PeerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body begins inside a callback of the loop, before the fetch's own task has heard of it."""
+    sink, fetches = SlowSink(), list[asyncio.Task[Fetched | Failure]]()
+    small = ByteRange(CHUNK, CHUNK + 1000)  # comes with the head, so that its write begins in the same callback
+
+    def begin_and_cancel(**values: Any) -> BodyReceiver:
+        fetches[0].cancel()
+        return BodyReceiver(**values)
+
+    monkeypatch.setattr(client_module, "BodyReceiver", begin_and_cancel)
+    async with hostile(members, answering(good_head(small) + BODY[:1000])) as address:
+        async with asyncio.TaskGroup() as tasks:
+            fetches.append(tasks.create_task(client.fetch(request(address, small), sink)))
+            await until(sink.begun.is_set)
+            await asyncio.sleep(0.05)
+            assert not fetches[0].done()
+            sink.go.set()
+        assert fetches[0].cancelled()
+        assert not sink.writing
 
 
 async def test_cancelling_while_connecting(members: Members, workers: Workers, client: PeerClient) -> None:
@@ -580,11 +609,13 @@ async def test_certificates_that_we_know_are_not_asked_for(members: Members, wor
     await knowing.close()
 
 
-async def test_vouchers_for_other_chunks_are_dropped(members: Members, client: PeerClient) -> None:
+async def test_vouchers_for_other_chunks_are_dropped(members: Members, workers: Workers) -> None:
     me = members.identity("hostile")
     text = wire.format_vouchers([me.vouch(A, ChunkIndex(chunk), chunk_digest(b"")) for chunk in (0, 3, 99)])
+    knowing = PeerClient(members.identity("client"), workers, lambda: None, members.certificates.get)
     async with hostile(members, answering(good_head(vouchers=text) + BODY)) as address:
-        assert await fetch(client, address) == Fetched(item=ITEM)
+        assert await fetch(knowing, address) == Fetched(item=ITEM)
+        await knowing.close()
 
 
 async def test_a_range_outside_the_content_is_our_mistake(client: PeerClient) -> None:

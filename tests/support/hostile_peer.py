@@ -31,6 +31,8 @@ from validation.ranges import ByteRange
 
 INTRODUCTION_S = 10.0
 PIECE = 64 * 1024
+ENDLESS_BYTES = 128 * 1024 * 1024
+"""What "endless" comes to; far more than anybody may read."""
 
 
 class Mischief(StrEnum):
@@ -72,6 +74,8 @@ class HostilePeer:
         """Targets of all requests."""
         self.sent = 0
         """Payload bytes of ranges."""
+        self.pushed = 0
+        """Bytes of everything that may not end."""
         self._data = data
         self._layout = ChunkLayout.for_length(len(data))
         self._workers = Workers(1)
@@ -141,8 +145,10 @@ class HostilePeer:
                 return await self._offer(writer)
             case wire.BytesRequest():
                 return await self._bytes(writer, request)
-            case _:
-                writer.write(wire.format_response(404))
+            case wire.CertificateRequest(peer_id=peer_id):
+                mine = peer_id == self.identity.peer_id
+                certificate = self.identity.certificate_der if mine else b""
+                writer.write(wire.format_response(200 if mine else 404, certificate))
         return True
 
     async def _offer(self, writer: asyncio.StreamWriter) -> bool:
@@ -253,12 +259,14 @@ class HostilePeer:
             await self._push(writer, data[at : at + PIECE])
             self.sent += len(data[at : at + PIECE])
 
-    @staticmethod
-    async def _push(writer: asyncio.StreamWriter, data: bytes) -> None:
-        if writer.is_closing():  # a half-closed TLS connection would take everything into memory, and never wait
+    async def _push(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        """TLS of asyncio swallows what is written after the other side has left, and never waits: hence a limit."""
+        self.pushed += len(data)
+        if writer.is_closing() or self.pushed > ENDLESS_BYTES:
             raise ConnectionResetError
         writer.write(data)
         await writer.drain()
+        await asyncio.sleep(0)
 
 
 _GO_ON = frozenset(
