@@ -107,7 +107,8 @@ def reserve(fd: int, length: int) -> None:
     Raises OSError(ENOSPC) and the like (part of the space may then be taken: truncate or remove the file). Where
     the file system cannot reserve, it does nothing. The plain system call is used, because glibc's
     posix_fallocate would write a byte into every block instead of saying that it cannot. On tmpfs it would
-    clear every page that is about to be overwritten (0.2 s a GiB, measured): there the space is only counted.
+    clear all pages before the first byte can come (a quarter of a second a GiB, measured), which writing does as
+    well: there the space is only counted.
     """
     if sys.platform == "linux" and length > 0 and _in_memory(fd):
         _extend(fd, length)
