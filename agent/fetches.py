@@ -171,9 +171,11 @@ class Fetches:
         self._overwrite(command.item)
         with work.part.borrowed() as fd:
             await self._context.parts.workers.finish(part.copy_from, fd, command.item)
-        chunks = work.transfer.chunks
-        if chunks is None or any(
-            not chunks.proven >> chunk & 1 for chunk in chunks.layout.touched_by(command.item)
+        chunks, ids = work.transfer.chunks, self._work.transfer.content_ids
+        if (
+            chunks is None
+            or work.transfer.content_ids[:1] != ids[:1]
+            or any(not chunks.proven >> chunk & 1 for chunk in chunks.layout.touched_by(command.item))
         ):
             return Failure(kind=FailureKind.NOT_FOUND, message="the other job has discarded it")
         self._arrived(command, command.item)

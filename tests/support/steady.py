@@ -132,11 +132,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, start: int, stop: int) -> None:
         self.wfile.flush()
+        self.connection.settimeout(None)  # sendfile(2) knows no timeout of Python's
         with self.server.origin.file.open("rb") as file:
             while start < stop:
                 count = os.sendfile(self.connection.fileno(), file.fileno(), start, min(PIECE, stop - start))
                 self.server.origin.sent(count)
                 start += count
+        self.connection.settimeout(self.timeout)
 
 
 def large_file(path: Path, size: int) -> Path:
