@@ -322,6 +322,8 @@ class FileWork:
         part = await self.ready()
         if part is None:
             return
+        async with self._saves:
+            pass  # a validator may take long: what is there must be recorded before it begins
         length = self._transfer.length
         if length is not None:
             try:

@@ -301,8 +301,8 @@ def is_transient(code: str) -> bool:
 
 
 def _given_up(job: JobDocument, patience_s: float) -> JobFailedError:
-    if job.error is not None and job.state == "TRANSIENT_ERROR":
-        return _failed(job.error)
+    if job.error is not None and job.state in ("TRANSIENT_ERROR", "QUEUED", "CONNECTING"):
+        return _failed(job.error)  # or just trying again: the last error is still the reason
     state = "suspended by somebody else" if job.state == "SUSPENDED" else f"in state {job.state}"
     message = f"no progress for {patience_s:g} s (the job is {state})"
     return JobFailedError(message, code="STALLED", context="agent")
