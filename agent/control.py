@@ -139,8 +139,8 @@ class Control:
 
     def jobs(self) -> list[JobDocument]:
         """Every job that has not ended, oldest first."""
-        now = self._loop.time()
-        return [self._keeper.document(job, now) for job in self._manager.jobs.values()]
+        now, ended = self._loop.time(), self._engine.ended
+        return [self._keeper.document(job, now) for job in self._manager.jobs.values() if job.job not in ended]
 
     async def wait_change(self, job_id: str, after: int, timeout_s: float) -> JobDocument:
         """The job once its sequence is beyond `after`, or as it is when the time is over. Raises NotFoundError."""
@@ -221,7 +221,7 @@ class Control:
 
     def _job(self, job_id: str) -> Job:
         job = self._manager.jobs.get(JobId(job_id))
-        if job is None:
+        if job is None or job_id in self._engine.ended:
             raise NotFoundError(f"no job {job_id}")
         return job
 

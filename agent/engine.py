@@ -231,10 +231,9 @@ class Engine:
 
     async def _remove(self, job_id: JobId) -> None:
         job = self.manager.jobs[job_id]
-        document = self.keeper.document(job, self._loop.time())
+        self.ended[job_id] = self.keeper.document(job, self._loop.time())  # its parts go one by one from here
         await self.keeper.remove(job)
         self.manager.forget(job)
-        self.ended[job_id] = document
         self._loop.call_later(FINAL_KEPT_S, self.ended.pop, job_id, None)
         self._lanes.pop(job_id, None)
         self._unsaved.pop(job_id, None)

@@ -6,7 +6,10 @@ Everything here blocks and runs in worker threads. Never knows: content ids, vou
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
@@ -17,10 +20,67 @@ from validation.digest import ChunkDigest
 from validation.ranges import ByteRange
 
 _READ_BYTES = 1024 * 1024
+_KEPT_OPEN = 32
+"""Files that stay open for the next read: opening one costs about as much as reading 64 KiB of it."""
 
 
 class NotCached(LookupError):
     """Not (or no longer) all of the asked bytes are here, checked and good."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An open file. One that was dropped is closed by its last reader."""
+
+    fd: int
+    readers: int = 0
+    dropped: bool = False
+
+
+class _KeptOpen:
+    """The files read last, still open. Any thread."""
+
+    def __init__(self, directory_fd: int) -> None:
+        self._directory_fd = directory_fd
+        self._lock = threading.Lock()  # held for a few instructions, and for an open
+        self._files: OrderedDict[str, _Kept] = OrderedDict()
+
+    def take(self, name: str) -> _Kept:
+        """The file, open until it is given back. Raises NotCached, OSError."""
+        with self._lock:
+            kept = self._files.get(name)
+            if kept is None:
+                kept = self._files[name] = _Kept(_open(self._directory_fd, name))
+                if len(self._files) > _KEPT_OPEN:
+                    self._drop(next(iter(self._files)))
+            else:
+                self._files.move_to_end(name)
+            kept.readers += 1
+            return kept
+
+    def give(self, kept: _Kept) -> None:
+        """A reader is done with it."""
+        with self._lock:
+            kept.readers -= 1
+            if kept.dropped and not kept.readers:
+                os.close(kept.fd)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These are removed, or everything is closed: their space is free once nobody reads them any more."""
+        with self._lock:
+            for name in names:
+                if name in self._files:
+                    self._drop(name)
+
+    def forget_all(self) -> None:
+        """Close everything that nobody is reading."""
+        self.forget(list(self._files))
+
+    def _drop(self, name: str) -> None:
+        kept = self._files.pop(name)
+        kept.dropped = True
+        if not kept.readers:
+            os.close(kept.fd)
 
 
 class ObjectFiles:
@@ -30,9 +90,11 @@ class ObjectFiles:
         """Make or open it, private to its owner. Raises OSError."""
         durable.make_private_directory(directory)
         self._directory_fd = durable.open_directory(directory)
+        self._kept = _KeptOpen(self._directory_fd)
 
     def close(self) -> None:
         """Harmless when repeated; calls that are still running must have ended."""
+        self._kept.forget_all()
         directory_fd, self._directory_fd = self._directory_fd, -1
         if directory_fd >= 0:
             os.close(directory_fd)
@@ -62,18 +124,17 @@ class ObjectFiles:
 
     def read(self, name: str, item: ByteRange) -> bytes:
         """The bytes of `item`. Raises NotCached when they are not all there, OSError."""
-        data = bytearray(item.length)
-        view, done = memoryview(data), 0
-        fd = self._open(name)
+        kept = self._kept.take(name)
         try:
-            while done < item.length:
-                count = os.preadv(fd, [view[done:]], item.start + done)
-                if count == 0:
+            data = os.pread(kept.fd, item.length, item.start)
+            while len(data) < item.length:
+                more = os.pread(kept.fd, item.length - len(data), item.start + len(data))
+                if not more:
                     raise NotCached("the cached file ended early")
-                done += count
+                data += more
         finally:
-            os.close(fd)
-        return bytes(data)
+            self._kept.give(kept)
+        return data
 
     def matching(self, name: str, layout: ChunkLayout, digests: Mapping[ChunkIndex, ChunkDigest]) -> Bitfield:
         """Those of the chunks whose bytes on disk have their digest. Bytes that cannot be read do not match."""
@@ -103,14 +164,20 @@ class ObjectFiles:
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; missing ones are fine."""
+        names = list(names)
+        self._kept.forget(names)
         for name in names:
             durable.remove(self._directory_fd, name)
 
     def _open(self, name: str) -> int:
-        try:
-            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory_fd)
-        except FileNotFoundError as error:
-            raise NotCached("the cached file is gone") from error
+        return _open(self._directory_fd, name)
+
+
+def _open(directory_fd: int, name: str) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    except FileNotFoundError as error:
+        raise NotCached("the cached file is gone") from error
 
 
 def _digest(fd: int, item: ByteRange, buffer: memoryview) -> ChunkDigest | None:
