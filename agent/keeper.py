@@ -21,7 +21,7 @@ from agent.core.spec import Restored
 from agent.errors import DestinationError
 from agent.filework import FileWork
 from agent.journal import FileKey, FileRecord, JobRecord, StoredJob, decode_ranges
-from agent.partfile import Overwrite, PartFileLost, Publication, is_published, mode_by_umask
+from agent.partfile import Overwrite, PartFileLost, Publication, is_published, mode_by_umask, remove_orphans
 from agent.records import StoredFile, decode_error, decode_file, destination_of, encode_error, encode_file, spec_of
 from agent.schema import FileDocument, JobDocument, NewFile, NewJob, Priority
 from agent.views import JobFrame, file_document, job_document, validation_of
@@ -108,6 +108,8 @@ class Keeper:
                 restored = None
         elif not stored.completed:
             restored = None
+            run = self._context.parts.workers.run
+            await run(remove_orphans, Path(row.directory), row.base, row.job_id)
         file = self.add_file(job, stored.new, stored, restored)
         work = self.works[file.file]
         if restored is not None and not stored.completed and work_name is not None:

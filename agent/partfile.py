@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import threading
@@ -51,6 +52,7 @@ __all__ = [
     "check_destination",
     "is_published",
     "mode_by_umask",
+    "remove_orphans",
 ]
 
 READ_BYTES = 1024 * 1024
@@ -322,21 +324,45 @@ class PartFile:
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
 
-def _create_unique(directory_fd: int, directory: Path, base: str, tag: str) -> tuple[str, int]:
+def remove_orphans(directory: Path, base: str, tag: str) -> int:
+    """Remove temporary files for `base` with this tag that nobody recorded: the process was killed between making
+    one and recording it. Returns how many. A directory that is away holds none. Blocks; raises OSError."""
+    try:
+        directory_fd = durable.open_directory(directory)
+    except OSError:
+        return 0
+    try:
+        before, behind = _around(directory_fd, base, tag)
+        pattern = re.compile(re.escape(before) + r"[0-9a-f]{8}" + re.escape(behind))
+        found = [name for name in os.listdir(directory_fd) if pattern.fullmatch(name)]
+        for name in found:
+            durable.remove(directory_fd, name)
+        return len(found)
+    finally:
+        os.close(directory_fd)
+
+
+def _around(directory_fd: int, base: str, tag: str) -> tuple[str, str]:
+    """What stands before and behind the random part of a temporary name."""
     try:
         longest = os.fpathconf(directory_fd, "PC_NAME_MAX")
     except (OSError, ValueError):
         longest = durable.NAME_MAX
     stem = durable.cut_name(base, longest - _AROUND_BASE)
+    return f".{stem}.{tag[:8]:0>8}.", ".part"
+
+
+def _create_unique(directory_fd: int, directory: Path, base: str, tag: str) -> tuple[str, int]:
+    before, behind = _around(directory_fd, base, tag)
     for _ in range(_NAME_ATTEMPTS):
-        name = f".{stem}.{tag[:8]:0>8}.{secrets.token_hex(4)}.part"
+        name = f"{before}{secrets.token_hex(4)}{behind}"
         try:
             return name, durable.create_file(directory_fd, name)
         except FileExistsError:
             continue
         except OSError as error:
             raise destination_error(error, directory / name) from error
-    raise FileExistsError(errno.EEXIST, "every temporary name tried is taken", str(directory / stem))
+    raise FileExistsError(errno.EEXIST, "every temporary name tried is taken", str(directory / base))
 
 
 def _take_space(fd: int, path: Path, length: int | None) -> None:

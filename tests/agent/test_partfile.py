@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import DestinationError
-from agent.partfile import Overwrite, PartFile, PartFileLost, Publication
+from agent.partfile import Overwrite, PartFile, PartFileLost, Publication, remove_orphans
 from peer import durable
 from tests.support.disks import FULL_DISK_BYTES, full_disk_command
 from validation.digest import chunk_digest
@@ -447,3 +447,14 @@ for number in range(64 * 16):
             assert part.pread(ByteRange(number << 16, (number << 16) + 4)) == number.to_bytes(4, "big")
         part.discard()
     assert names(tmp_path) == []
+
+
+def test_orphans_are_only_what_this_job_made_for_this_name(tmp_path: Path) -> None:
+    with PartFile.create(tmp_path, "film", "abcdef0123", 10) as orphan, PartFile.create(tmp_path, "film", "99", 10):
+        name = orphan.name
+    for other in (".film.abcdef01.part", ".film.abcdef01.12345678.party", ".filmx.abcdef01.12345678.part", "film"):
+        (tmp_path / other).touch()
+    before = set(os.listdir(tmp_path))
+    assert remove_orphans(tmp_path, "film", "abcdef0123") == 1
+    assert before - set(os.listdir(tmp_path)) == {name}
+    assert remove_orphans(tmp_path / "nowhere", "film", "abcdef0123") == 0
