@@ -64,6 +64,23 @@ class FailureKind(StrEnum):
     """The peer sent bytes without a voucher that verifies."""
     CORRUPT = "CORRUPT"
     """The bytes do not match the digest they came with."""
+    INVALID_RANGE = "INVALID_RANGE"
+    """The job asked for bytes beyond the end of the content."""
+    RANGES_REQUIRED = "RANGES_REQUIRED"
+    """The job asked for ranges, and the origin serves none or does not tell its length (BITS:
+    INSUFFICIENT_RANGE_SUPPORT)."""
+    RANDOM_ACCESS_UNSUPPORTED = "RANDOM_ACCESS_UNSUPPORTED"
+    """An on-demand job, and an origin that cannot seek."""
+    INVALID_SERVER_RESPONSE = "INVALID_SERVER_RESPONSE"
+    """The origin merged, reordered or shortened the ranges that the job asked for."""
+    MAX_SIZE_REACHED = "MAX_SIZE_REACHED"
+    """More bytes than the job allows."""
+    PROXY_INVALID = "PROXY_INVALID"
+    """The proxy that the job names cannot be used."""
+    NETWORK_DISCONNECTED = "NETWORK_DISCONNECTED"
+    """This machine has no network: event-driven, it is no fault of the origin."""
+    BLOCKED_BY_POLICY = "BLOCKED_BY_POLICY"
+    """The bandwidth policy gives this priority nothing at this hour."""
     # here
     ABORTED = "ABORTED"
     """We ended the request ourselves."""
@@ -90,6 +107,8 @@ _TRANSIENT = frozenset(
         FailureKind.LENGTH_MISMATCH,
         FailureKind.NO_VOUCHER,
         FailureKind.CORRUPT,
+        FailureKind.NETWORK_DISCONNECTED,
+        FailureKind.BLOCKED_BY_POLICY,
         FailureKind.ABORTED,
         FailureKind.DISK_FULL,
     }
@@ -105,6 +124,9 @@ LOCAL = frozenset(
     }
 )
 """Nobody else's fault."""
+
+EVENT_DRIVEN = frozenset({FailureKind.NETWORK_DISCONNECTED, FailureKind.BLOCKED_BY_POLICY})
+"""These wait for a condition to clear, not for a delay, and do not count as errors (bits-reference 1.5)."""
 
 PERSISTENCE: dict[FailureKind, Persistence] = {
     kind: Persistence.TRANSIENT if kind in _TRANSIENT else Persistence.FATAL for kind in FailureKind
