@@ -14,17 +14,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from peer import durable
-from peer.errors import PeerError
+from peer.groupcommit import (
+    DatabaseDiskFull,
+    DatabaseError,
+    DatabaseInUse,
+    DatabaseTooNew,
+    Durability,
+    GroupCommit,
+    primary_code,
+    transaction,
+    translated,
+)
+
+__all__ = [
+    "Database",
+    "DatabaseDiskFull",
+    "DatabaseError",
+    "DatabaseInUse",
+    "DatabaseOptions",
+    "DatabaseTooNew",
+    "Durability",
+    "Migration",
+    "stored_version",
+]
 
 T = TypeVar("T")
 
@@ -36,32 +58,7 @@ _MAGIC = b"SQLite format 3\0"
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _SIDE_FILES = ("-wal", "-shm", "-journal")
-
-
-class DatabaseError(PeerError):
-    """Base: the database could not do what it was asked. `str(error)` is one sentence for the user."""
-
-
-class DatabaseTooNew(DatabaseError):
-    """Written by a newer version of this program; the file was not touched."""
-
-
-class DatabaseInUse(DatabaseError):
-    """Another process has it open."""
-
-
-class DatabaseDiskFull(DatabaseError):
-    """No space left for the change; nothing of it was stored."""
-
-
-class Durability(StrEnum):
-    """What a commit survives once it has returned. The values are SQLite's words for `synchronous`."""
-
-    FULL = "FULL"
-    """Power loss: the log is synced at every commit."""
-    NORMAL = "NORMAL"
-    """The end of the process at any instant, because the page cache outlives it; a power loss may undo it, but
-    never damages the database and never reorders it with other commits."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,16 +78,17 @@ class _Damaged(Exception):
 
 
 class Database:
-    """An open database. `problems` holds sentences about what was found at opening and since."""
+    """An open database. `problems` holds sentences about what was found at opening and since. `replaced`: what was
+    stored last is not in it, because the file was damaged or missing."""
 
     def __init__(self, options: DatabaseOptions) -> None:
         """Use `open`."""
         self._options = options
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite-{options.path.name}")
         self._connection: sqlite3.Connection | None = None
-        self._durability: Durability | None = None
-        self._log_is_suspect = False
+        self._calls = GroupCommit(options.path, self._drop_ballast)
         self.problems: list[str] = []
+        self.replaced = False
 
     @classmethod
     async def open(cls, options: DatabaseOptions) -> Database:
@@ -107,18 +105,24 @@ class Database:
         return self
 
     async def run(self, fn: Callable[[sqlite3.Connection], T], durability: Durability = Durability.FULL) -> T:
-        """Call `fn(connection)` inside one transaction in the database's thread; what it returns comes back.
+        """Call `fn(connection)` inside a transaction in the database's thread; what it returns comes back.
 
-        Transactions run one after the other, in the order of the calls to `run`. An exception from `fn` rolls back
-        and comes back. When the disk is full and there is ballast, `fn` is called a second time after the rollback.
-        Cancelling the caller does not stop a transaction that was handed over. Raises DatabaseDiskFull,
-        DatabaseError; sqlite3.IntegrityError passes as it is.
+        Calls are carried out one after the other, in the order of the calls to `run`. Those that wait share one
+        transaction with the strongest durability among them, so one that only reads asks for NORMAL. An exception
+        from `fn` undoes what it did, that alone, and comes back; when the commit fails, all who shared it are told.
+        `fn` leaves transactions alone. When the disk is full and there is ballast, it is called a second time after
+        the rollback. Cancelling the caller does not stop a call that was handed over. Only on the event loop that
+        `open` ran on. Raises DatabaseDiskFull, DatabaseError; sqlite3.IntegrityError passes as it is.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, fn, durability)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if self._calls.hand_over(fn, durability, answer):
+            self._schedule()
+        return await answer
 
     async def snapshot(self) -> Path | None:
-        """Store a consistent copy beside the database and drop the oldest beyond the number kept."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._snapshot)
+        """Store a consistent copy beside the database and drop the oldest beyond the number kept. None: none are
+        kept, or the database is closed. Raises DatabaseDiskFull, DatabaseError; then nothing is left behind."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._routine_snapshot)
 
     async def close(self) -> None:
         """Finish what was handed over, fold the log into the file, close. Harmless when repeated."""
@@ -126,27 +130,35 @@ class Database:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 
+    def _schedule(self) -> None:
+        try:
+            self._thread.submit(self._work)
+        except RuntimeError:  # the thread is gone: closed before
+            while self._calls.work(None):
+                pass
+
     # Everything below runs in the database's thread.
 
     def _open(self) -> None:
         try:
             self._connection = self._establish()
-            if self._options.ballast_bytes is not None:
-                self._lay_ballast(self._options.ballast_bytes)
+            self._lay_ballast()
         except sqlite3.Error as error:
-            raise _translated(error, self._options.path) from error
+            raise translated(error, self._options.path) from error
 
     def _establish(self) -> sqlite3.Connection:
         path, traces = self._options.path, self._traces()
         if not path.exists():
             if traces:
                 self.problems.append(f"the database {path} is missing although {traces[-1].name} is there")
+                self.replaced = True
             self._set_aside()
             self._install()
         try:
             return self._connect()
         except _Damaged as damage:
             aside = self._set_aside()
+            self.replaced = True
             self.problems.append(f"the database {path} was damaged ({damage}); it was set aside as {aside.name}")
             self._install()
         try:
@@ -171,7 +183,6 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        self._durability = Durability.FULL
         return connection
 
     def _refuse_newer(self, version: int) -> None:
@@ -188,40 +199,34 @@ class Database:
         if 0 < version < len(self._options.migrations):
             self._snapshot(connection)
         for number, migration in enumerate(self._options.migrations[version:], version + 1):
-            _transact(connection, _numbered(migration, number))
+            with transaction(connection):
+                migration(connection)
+                connection.execute(f"PRAGMA user_version={number}")
 
-    def _run(self, fn: Callable[[sqlite3.Connection], T], durability: Durability) -> T:
-        connection = self._connection
-        if connection is None:
-            raise DatabaseError(f"the database {self._options.path} is closed")
-        try:
-            if self._log_is_suspect:
-                self._leave_the_log(connection)
-            if durability is not self._durability:
-                connection.execute(f"PRAGMA synchronous={durability}")
-                self._durability = durability
-            try:
-                return _transact(connection, fn)
-            except sqlite3.OperationalError as error:
-                if _primary_code(error) != sqlite3.SQLITE_FULL or not self._drop_ballast():
-                    raise
-                return _transact(connection, fn)
-        except sqlite3.IntegrityError:
-            raise
-        except sqlite3.DatabaseError as error:
-            self._log_is_suspect |= _primary_code(error) == sqlite3.SQLITE_IOERR
-            raise _translated(error, self._options.path) from error
-
-    def _leave_the_log(self, connection: sqlite3.Connection) -> None:
-        """After a failed sync the kernel may have forgotten pages of the log that reads still show, and a second
-        sync would believe it. So everything is written again, into the database itself, and the log begun anew."""
-        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self._log_is_suspect = bool(busy)
+    def _work(self) -> None:
+        """One batch; the next one comes after what else was asked of the thread meanwhile."""
+        if self._calls.work(self._connection):
+            self._schedule()
 
     def _close(self) -> None:
+        while self._calls.work(self._connection):
+            pass
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _routine_snapshot(self) -> Path | None:
+        path = self._options.path
+        try:
+            taken = self._snapshot()
+        except sqlite3.Error as error:
+            raise translated(error, path) from error
+        except OSError as error:
+            kind = DatabaseDiskFull if error.errno in _FULL else DatabaseError
+            raise kind(f"no snapshot of {path} could be stored: {error.strerror or error}") from error
+        if taken is not None:
+            self._lay_ballast()  # there is space again
+        return taken
 
     def _snapshot(self, connection: sqlite3.Connection | None = None) -> Path | None:
         source, kept = connection or self._connection, self._options.snapshots_kept
@@ -244,6 +249,10 @@ class Database:
             for _, old in taken[: max(0, len(taken) + 1 - kept)]:
                 durable.remove(directory, old.name)
             durable.sync_directory(directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                durable.remove(directory, temporary)
+            raise
         finally:
             os.close(directory)
         return path.parent / target
@@ -269,6 +278,8 @@ class Database:
             finally:
                 os.close(source)
         except (_Damaged, DatabaseTooNew, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _FULL:  # later it can be used: nothing takes its place
+                raise DatabaseDiskFull(f"no space left on the disk of {snapshot} to bring it back") from error
             self.problems.append(f"the snapshot {snapshot.name} cannot be used ({error})")
             return False
         return True
@@ -329,9 +340,9 @@ class Database:
                 found[int(number)] = path.with_name(prefix + number)
         return sorted(found.items())
 
-    def _lay_ballast(self, size: int) -> None:
-        ballast = self._ballast
-        if not ballast.exists() or ballast.stat().st_size != size:
+    def _lay_ballast(self) -> None:
+        size, ballast = self._options.ballast_bytes, self._ballast
+        if size is not None and (not ballast.exists() or ballast.stat().st_size != size):
             with contextlib.suppress(OSError):  # the disk is full already: there is nothing to put by
                 durable.write_atomically(ballast, os.urandom(size))
 
@@ -393,43 +404,9 @@ def _check(connection: sqlite3.Connection) -> None:
         raise _Damaged(" ".join(str(findings[0]).split()) if findings else "the check found nothing")
 
 
-def _numbered(migration: Migration, number: int) -> Migration:
-    def step(connection: sqlite3.Connection) -> None:
-        migration(connection)
-        connection.execute(f"PRAGMA user_version={number}")
-
-    return step
-
-
-def _transact(connection: sqlite3.Connection, fn: Callable[[sqlite3.Connection], T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        result = fn(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return result
-
-
 class _damage_reported(contextlib.AbstractContextManager[None]):  # noqa: N801  # reads as a phrase
     """Turns SQLite's two words for damage into `_Damaged`."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.DatabaseError) and _primary_code(error) in _DAMAGE:
+        if isinstance(error, sqlite3.DatabaseError) and primary_code(error) in _DAMAGE:
             raise _Damaged(str(error)) from error
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    """The error's primary code (rescode.html: the low byte)."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _translated(error: sqlite3.Error, path: Path) -> DatabaseError:
-    code = _primary_code(error)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DatabaseInUse(f"another process has {path} open: {error}")
-    if code == sqlite3.SQLITE_FULL:
-        return DatabaseDiskFull(f"no space left on the disk of {path}")
-    return DatabaseError(f"the database {path} failed: {error}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import struct
@@ -205,6 +207,51 @@ async def test_the_log_keeps_its_last_thousand_lines(reopen: Reopen) -> None:
     assert [line.text for line in await journal.events(job(2).id)] == ["of another job\n\udcff"]
 
 
+async def test_the_last_lines_of_all_jobs_at_once(reopen: Reopen) -> None:
+    journal = await reopen()
+    await journal.save(job(3), job(1), job(2))
+    for number, lines in ((1, 5), (3, 1)):
+        for line in range(lines):
+            await journal.append_event(job(number).id, 1.0, f"{line} of {number}")
+    expected = {job(3).id: ["0 of 3"], job(1).id: ["3 of 1", "4 of 1"]}
+    assert await journal.recent_events(2) == expected
+    assert [len(lines) for lines in (await journal.recent_events(100)).values()] == [1, 5]
+
+
+async def test_many_jobs_go_in_one_step(reopen: Reopen) -> None:
+    journal = await reopen()
+    await journal.save(*(record for number in range(5) for record in (job(number), file(number))))
+    await journal.delete_jobs(job(number).id for number in (0, 2, 4, 9))
+    assert [item.job.id for item in await journal.load_all()] == [job(1).id, job(3).id]
+
+
+async def test_records_come_in_any_order(reopen: Reopen) -> None:
+    journal = await reopen()
+    await journal.save(file(1, 1), file(1), job(1))
+    assert (await journal.load_all())[0].files == (file(1), file(1, 1))
+
+
+async def test_jobs_come_back_in_the_order_of_their_creation_whatever_changed_since(reopen: Reopen) -> None:
+    journal = await reopen()
+    for number in (5, 3, 9):
+        await journal.save(job(number))
+    await journal.save(job(5, name="changed"))
+    await journal.delete_job(job(9).id)
+    await journal.save(job(1))
+    assert [item.job.name for item in await (await reopen()).load_all()] == ["changed", "job 3", "job 1"]
+
+
+async def test_a_snapshot_that_cannot_be_stored_is_a_problem_and_no_error(reopen: Reopen, tmp_path: Path) -> None:
+    journal = await reopen()
+    (tmp_path / "journal.db.snapshot-new").mkdir()
+    for _ in range(2):
+        assert await journal.snapshot() is None
+    assert len(journal.problems) == 1
+    assert "no snapshot of" in journal.problems[0]
+    (tmp_path / "journal.db.snapshot-new").rmdir()
+    assert await journal.snapshot() == tmp_path / "journal.db.snapshot-1"
+
+
 async def test_meta(reopen: Reopen) -> None:
     journal = await reopen()
     assert await journal.get_meta("snapshot_at") is None
@@ -279,6 +326,57 @@ asyncio.run(main())
     assert decode_ranges(found.held).stop in (said, said + 1)
     assert decode_ranges(found.durable) == ranges((0, 1))
     await journal.close()
+
+
+async def test_what_must_survive_a_power_loss_is_synced_before_the_call_returns(tmp_path: Path) -> None:
+    """Seen from the kernel: how often the log was synced within each call."""
+    strace = shutil.which("strace")
+    if strace is None or subprocess.run([strace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("strace is not there or may not trace")
+    code = """
+import asyncio, os, sys
+from pathlib import Path
+from agent.feed import Content, NewsItem, RequestKey
+from agent.journal import Journal
+from tests.agent.test_journal import file, job, ranges
+
+async def main():
+    journal = await Journal.open(Path(sys.argv[1]))
+    key = RequestKey(key="k", digest=b"", job_id="x", at=1.0)
+    await journal.save(job(9))  # the log's own beginning is synced once more
+    for name, call in {
+        "create": lambda: journal.save(job(1), file(1), request=key),
+        "news": lambda: journal.save(news=[NewsItem(job_id="x", kind="state", at=1.0)]),
+        "note": lambda: journal.note_progress(file(1).key, ranges((0, 5))),
+        "checkpoint": lambda: journal.checkpoint_progress(file(1).key, ranges((0, 5))),
+        "restart": lambda: journal.restart_file(file(1)),
+        "line": lambda: journal.append_event(job(1).id, 1.0, "x"),
+        "fact": lambda: journal.set_meta("a", "b"),
+        "content": lambda: journal.note_contents([Content(content_id="a", url="b", length=1, at=1.0)]),
+        "read": lambda: journal.load_all(),
+        "delete": lambda: journal.delete_job(job(1).id),
+        "end": lambda: journal.feed_bounds(),
+    }.items():
+        os.write(1, f"{name}.".encode())
+        await call()
+    os._exit(0)
+
+asyncio.run(main())
+"""
+    trace = tmp_path / "trace"
+    words = [strace, "-f", "-y", "-o", str(trace), "-e", "trace=fdatasync,fsync,write", sys.executable, "-c", code]
+    done = subprocess.run([*words, str(tmp_path / "j.db")], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    syncs: dict[str, int] = {"": 0}
+    for said, _ in re.findall(r'write\(1<[^>]*>, "(\w+)\."|(fdatasync|fsync)\(\d+<[^>]*-wal>', trace.read_text()):
+        if said:
+            syncs[said] = 0
+        else:
+            syncs[list(syncs)[-1]] += 1
+    del syncs[""]
+    once = {"create", "news", "checkpoint", "restart", "fact", "delete"}
+    assert syncs == {name: int(name in once) for name in syncs}
+    assert len(syncs) == 11
 
 
 def test_the_boot_id_stays_within_a_boot() -> None:

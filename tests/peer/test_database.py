@@ -206,6 +206,7 @@ async def test_damage_is_set_aside_and_said(tmp_path: Path, how: str) -> None:
         assert await database.run(count) == 0
         assert len(database.problems) == 1
         assert f"set aside as things.db.damaged-{number}" in database.problems[0]
+        assert database.replaced
         await database.close()
         assert (tmp_path / f"things.db.damaged-{number}").read_bytes() == spoiled
         if how in ("empty", "garbage", "head"):  # else SQLite had it open, and removes a log that is no log
@@ -230,8 +231,10 @@ async def test_the_last_good_snapshot_replaces_a_damaged_database(tmp_path: Path
     assert "snapshot-5 cannot be used" in database.problems[1]
     assert "snapshot-4 was put in place" in database.problems[2]
     await database.close()
+    assert database.replaced
     database = await Database.open(options(tmp_path, snapshots=3))
     assert database.problems == []
+    assert not database.replaced
     await database.close()
 
 
@@ -328,6 +331,80 @@ asyncio.run(main())
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "no space left" in done.stdout
+
+
+def test_a_snapshot_without_room_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    """Nor does a database that is empty take the place of a snapshot that only lacks room to be brought back."""
+    code = """
+import asyncio, os, sys
+from pathlib import Path
+from peer.database import Database, DatabaseDiskFull, DatabaseOptions
+from tests.peer.test_database import add, count, first_schema
+
+def fill(filler):
+    try:
+        while True:
+            filler.write(bytes(4096))
+    except OSError:
+        pass
+
+async def full(work):
+    try:
+        await work
+    except DatabaseDiskFull as error:
+        print(error)
+    else:
+        raise AssertionError("there was room")
+
+async def main():
+    home = Path(sys.argv[1])
+    path = home / "things.db"
+    options = DatabaseOptions(path=path, migrations=(first_schema,), snapshots_kept=2, ballast_bytes=1 << 16)
+    database = await Database.open(options)
+    await database.run(lambda connection: add(connection, os.urandom(700_000)))
+    await database.snapshot()
+    (home / "things.db.ballast").unlink()
+    filler = open(home / "filler", "ab", buffering=0)
+    fill(filler)
+    before = sorted(os.listdir(home))
+    await full(database.snapshot())
+    assert sorted(os.listdir(home)) == before
+    assert await database.run(count) == 1
+    filler.truncate(0)
+    await database.close()
+    path.write_bytes(b"damage")
+    fill(filler)
+    filler.truncate(os.path.getsize(filler.name) - (128 << 10))  # enough for an empty database
+    await full(Database.open(options))
+    assert not path.exists()
+    filler.truncate(0)
+    database = await Database.open(options)
+    assert database.replaced
+    assert await database.run(count) == 1
+    assert await database.snapshot() == home / "things.db.snapshot-2"
+    assert (home / "things.db.ballast").exists()
+    await database.close()
+
+asyncio.run(main())
+"""
+    command = full_disk_command(tmp_path, [sys.executable, "-c", code], size=3 << 20)
+    if command is None:
+        pytest.skip("no permission to mount a small tmpfs")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+async def test_room_for_the_ballast_is_taken_again_with_the_next_snapshot(tmp_path: Path) -> None:
+    with_ballast = DatabaseOptions(
+        path=tmp_path / "things.db", migrations=(first_schema,), snapshots_kept=1, ballast_bytes=4096
+    )
+    database = await Database.open(with_ballast)
+    ballast = tmp_path / "things.db.ballast"
+    ballast.unlink()
+    await database.snapshot()
+    assert ballast.stat().st_size == 4096
+    await database.close()
 
 
 async def test_after_a_failed_sync_the_log_is_not_believed(tmp_path: Path) -> None:
