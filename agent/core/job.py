@@ -40,29 +40,46 @@ class JobInput(StrEnum):
     SET_INVALID_ORIGIN = "set invalid, bytes of the origin"
     SLOT_GRANTED = "slot granted"
     SLOT_LOST = "slot lost"
+    """Or it had given its slot away, and has more to fetch now."""
     ORIGIN_ANSWERED = "origin answered"
     ALL_THERE = "all there"
     ACCEPTED = "accepted"
     REFETCH = "refetch"
+    """More bytes are wanted after all."""
     REJECTED = "rejected"
     TRANSIENT_FAILURE = "transient failure"
     FATAL_FAILURE = "fatal failure"
     RETRY_DUE = "retry due"
     NETWORK_UP = "network up"
+    UNBLOCKED = "policy allows it"
+    BLOCKED = "network or policy forbids it"
+    DEMAND_MET = "ranges wanted are there"
     NO_PROGRESS = "no progress"
     INACTIVE = "untouched for the inactivity time"
 
 
 S, I = JobState, JobInput  # noqa: E741 - the table below reads better with one letter each
 
-_EVERY_LIVE_STATE = {I.CANCEL: S.CANCELLED, I.SUSPEND: S.SUSPENDED, I.INACTIVE: S.CANCELLED}
+_EVERY_LIVE_STATE = {
+    I.COMPLETE: S.ACKNOWLEDGED,
+    I.CANCEL: S.CANCELLED,
+    I.SUSPEND: S.SUSPENDED,
+    I.INACTIVE: S.CANCELLED,
+}
 
 TRANSITIONS: dict[JobState, dict[JobInput, JobState]] = {
-    S.SUSPENDED: {I.RESUME: S.QUEUED, **_EVERY_LIVE_STATE},
-    S.QUEUED: {I.SLOT_GRANTED: S.CONNECTING, I.RESUME: S.QUEUED, **_EVERY_LIVE_STATE},
+    S.SUSPENDED: {I.RESUME: S.QUEUED, I.SET_INVALID_ORIGIN: S.ERROR, **_EVERY_LIVE_STATE},
+    S.QUEUED: {
+        I.SLOT_GRANTED: S.CONNECTING,
+        I.BLOCKED: S.TRANSIENT_ERROR,
+        I.SET_INVALID_ORIGIN: S.ERROR,
+        I.RESUME: S.QUEUED,
+        **_EVERY_LIVE_STATE,
+    },
     S.CONNECTING: {
         I.ORIGIN_ANSWERED: S.TRANSFERRING,
         I.SLOT_LOST: S.QUEUED,
+        I.BLOCKED: S.TRANSIENT_ERROR,
         I.TRANSIENT_FAILURE: S.TRANSIENT_ERROR,
         I.FATAL_FAILURE: S.ERROR,
         I.RESUME: S.CONNECTING,
@@ -70,7 +87,9 @@ TRANSITIONS: dict[JobState, dict[JobInput, JobState]] = {
     },
     S.TRANSFERRING: {
         I.ALL_THERE: S.VALIDATING,
+        I.DEMAND_MET: S.SUSPENDED,
         I.SLOT_LOST: S.QUEUED,
+        I.BLOCKED: S.TRANSIENT_ERROR,
         I.TRANSIENT_FAILURE: S.TRANSIENT_ERROR,
         I.FATAL_FAILURE: S.ERROR,
         I.RESUME: S.TRANSFERRING,
@@ -79,6 +98,7 @@ TRANSITIONS: dict[JobState, dict[JobInput, JobState]] = {
     S.VALIDATING: {
         I.ACCEPTED: S.TRANSFERRED,
         I.REFETCH: S.TRANSFERRING,
+        I.SLOT_LOST: S.QUEUED,
         I.REJECTED: S.ERROR,
         I.FATAL_FAILURE: S.ERROR,
         I.TRANSIENT_FAILURE: S.TRANSIENT_ERROR,
@@ -86,7 +106,6 @@ TRANSITIONS: dict[JobState, dict[JobInput, JobState]] = {
         **_EVERY_LIVE_STATE,
     },
     S.TRANSFERRED: {
-        I.COMPLETE: S.ACKNOWLEDGED,
         I.SET_INVALID_PEER: S.QUEUED,
         I.SET_INVALID_ORIGIN: S.ERROR,
         I.RESUME: S.QUEUED,
@@ -96,11 +115,12 @@ TRANSITIONS: dict[JobState, dict[JobInput, JobState]] = {
         I.RETRY_DUE: S.QUEUED,
         I.RESUME: S.QUEUED,
         I.NETWORK_UP: S.QUEUED,
+        I.UNBLOCKED: S.QUEUED,
         I.NO_PROGRESS: S.ERROR,
         I.FATAL_FAILURE: S.ERROR,
         **_EVERY_LIVE_STATE,
     },
-    S.ERROR: {I.RESUME: S.QUEUED, I.COMPLETE: S.ACKNOWLEDGED, **_EVERY_LIVE_STATE},
+    S.ERROR: {I.RESUME: S.QUEUED, **_EVERY_LIVE_STATE},
     S.ACKNOWLEDGED: {},
     S.CANCELLED: {},
 }

@@ -7,15 +7,35 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.backoff import Backoff
+from agent.core.backoff import SPREAD, Backoff
 
 
 @given(st.integers(), st.floats(0.01, 10), st.floats(0.01, 1000), st.integers(1, 80))
-def test_between_half_and_all_of_a_growing_ceiling(seed: int, first: float, longest: float, tries: int) -> None:
+def test_they_grow_from_half_the_first_to_the_longest(seed: int, first: float, longest: float, tries: int) -> None:
     backoff = Backoff(first_s=first, longest_s=longest, rng=random.Random(seed))
     for number in range(tries):
-        ceiling = min(max(first, longest), first * 2.0 ** min(number, 60))
-        assert ceiling / 2 <= backoff.next_delay() <= ceiling
+        delay = backoff.next_delay()
+        ceiling = first * 2.0**number
+        if ceiling < longest:
+            assert first / 2 <= delay <= ceiling
+        else:
+            assert max(first, longest) <= delay <= max(first, longest) * (1 + SPREAD)
+
+
+def test_at_the_minimum_retry_delay_nobody_comes_back_before_it() -> None:
+    """BITS 1.5: after a transient error wait the minimum retry delay; ours are shorter only at first."""
+    backoff = Backoff(first_s=1.0, longest_s=600.0, rng=random.Random(1))
+    delays = [backoff.next_delay() for _ in range(20)]
+    assert all(delay < 600.0 for delay in delays[:10])
+    assert all(600.0 <= delay <= 660.0 for delay in delays[10:])
+
+
+def test_a_new_longest_delay_holds_at_once() -> None:
+    backoff = Backoff(first_s=1.0, longest_s=600.0, rng=random.Random(1))
+    for _ in range(12):
+        backoff.next_delay()
+    backoff.longest_s = 5.0
+    assert 5.0 <= backoff.next_delay() <= 5.5
 
 
 def test_progress_makes_it_small_again() -> None:

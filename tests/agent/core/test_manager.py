@@ -19,7 +19,8 @@ from agent.core.manager import (
     RemoveFiles,
     SaveJob,
 )
-from agent.core.queue import Rank
+from agent.core.obstacles import Surroundings
+from agent.core.queue import QueueLimits, Rank
 from agent.core.sources import FileId
 from agent.core.spec import Restored, Snapshot
 from agent.core.transfer import Phase
@@ -31,6 +32,11 @@ from validation.ranges import ByteRange
 
 BUSY = Failure(kind=FailureKind.BUSY, message="busy")
 GONE = Failure(kind=FailureKind.GONE, message="gone", http_status=410)
+
+
+def surround(desk: Desk, *, connected: bool = True, forbidden: frozenset[Rank] = frozenset()) -> None:
+    desk.manager.surround(Surroundings(connected=connected, forbidden=forbidden), desk.now)
+    desk.drain()
 
 
 # --- the straight way ----------------------------------------------------------------------------------------
@@ -108,7 +114,7 @@ ENDED = (JobState.ACKNOWLEDGED, JobState.CANCELLED)
 @pytest.mark.parametrize("ask", ["resume", "suspend", "cancel", "complete"])
 def test_every_request_in_every_state(state: JobState, ask: str) -> None:
     desk, job = in_state(state)
-    allowed = state not in ENDED and (ask != "complete" or state in (JobState.TRANSFERRED, JobState.ERROR))
+    allowed = state not in ENDED
     if not allowed:
         with pytest.raises((IllegalTransitionError, EndingJobError)):
             getattr(desk.manager, ask)(job, desk.now)
@@ -119,9 +125,13 @@ def test_every_request_in_every_state(state: JobState, ask: str) -> None:
         waited = state in (JobState.SUSPENDED, JobState.TRANSIENT_ERROR, JobState.ERROR)
         assert job.state is (JobState.CONNECTING if waited else state)
     elif ask == "complete":
+        if state is JobState.VALIDATING:  # its validators come first
+            assert job.intent is Intent.AWAITING
+            desk.run(until=lambda: job.intent is not Intent.AWAITING)
         assert job.intent is Intent.COMPLETING
         desk.do(desk.manager.published, job, {})
         assert job.state is JobState.ACKNOWLEDGED
+        assert job.partial is (state not in (JobState.TRANSFERRED, JobState.VALIDATING))
     else:
         assert job.state is (JobState.SUSPENDED if ask == "suspend" else JobState.CANCELLED)
         assert all(
@@ -135,7 +145,7 @@ def test_suspended_anywhere_and_resumed_it_still_ends_well(state: JobState) -> N
     desk, job = in_state(state)
     desk.do(desk.manager.suspend, job)
     desk.run()
-    desk.manager._slots = 2
+    desk.manager._running.queue.limits = QueueLimits(background_jobs=2, per_host=2)
     desk.do(desk.manager.resume, job)
     desk.run()
     if job.state is JobState.VALIDATING:
@@ -171,6 +181,35 @@ def test_a_part_file_lost_while_completing_waits_for_the_outcome() -> None:
     desk.run()
     assert job.state is JobState.TRANSFERRED
     assert job.all_done
+
+
+@pytest.mark.parametrize("completing", [False, True])
+def test_a_part_file_lost_while_validators_look_at_it_is_fetched_again(completing: bool) -> None:
+    desk = Desk()
+    job = desk.reaching(JobState.VALIDATING, "a")
+    if completing:
+        desk.do(desk.manager.complete, job)
+    desk.world.parts[job.files[0].file].cells.clear()
+    desk.deliver(ev.PartFileLost(file=job.files[0].file))
+    assert (job.state, job.intent) == (JobState.TRANSFERRING, Intent.NONE)
+    desk.run()
+    assert job.state is JobState.TRANSFERRED
+    assert not desk.world.wrong_cells(job.files[0].file)
+
+
+def test_the_host_that_counts_is_that_of_the_file_under_way() -> None:
+    desk = Desk()
+    job = desk.running("http://first.example/a", "http://second.example/b", "http://third.example/c")
+    assert job.next_host == "first.example"
+    desk.run(until=lambda: job.files[0].done)
+    assert job.next_host == "second.example"
+    desk.deliver(ev.PartFileLost(file=job.files[0].file))
+    assert job.next_host == "second.example", "the first one waits"
+    desk.do(desk.manager.suspend, job)
+    assert job.next_host == "first.example"
+    desk.do(desk.manager.resume, job)
+    desk.run()
+    assert job.next_host == ""
 
 
 def test_a_destination_that_fails_leaves_the_job_transferred() -> None:
@@ -266,6 +305,7 @@ def test_a_transient_error_is_tried_again_when_it_is_due() -> None:
     assert (job.error and job.error.code, job.error_count) == ("BUSY", 1)
     assert job.retry_at is not None
     assert desk.manager.deadline() == job.retry_at
+    assert job.patience.trouble_since == desk.now
     desk.wait(job.retry_at - desk.now)
     assert job.state is JobState.CONNECTING
     desk.run()
@@ -274,7 +314,8 @@ def test_a_transient_error_is_tried_again_when_it_is_due() -> None:
 
 def test_network_up_tries_all_at_once() -> None:
     desk, job = in_state(JobState.TRANSIENT_ERROR)
-    desk.do(desk.manager.network_up)
+    surround(desk, connected=False)
+    surround(desk, connected=True)
     assert job.state is JobState.CONNECTING
 
 
@@ -286,8 +327,9 @@ def test_without_progress_for_too_long_it_is_an_error_with_the_last_reason() -> 
     while job.state is not JobState.ERROR:
         assert desk.now < began + 200.0
         desk.refuse(job, BUSY)
-        assert job.retry_at is not None
-        desk.wait(max(0.0, job.retry_at - desk.now))
+        due = desk.manager.deadline()
+        assert due is not None
+        desk.wait(max(0.0, due - desk.now))
     assert desk.now == began + 100.0
     assert job.error is not None
     assert job.error.code == "BUSY"
@@ -417,7 +459,8 @@ def test_after_a_restart_what_ran_runs_and_what_rested_rests(before: JobState, a
     desk = Desk()
     job = desk.job("job", "a")
     error = JobError(code="GONE", message="gone", context="origin")
-    desk.manager.restore_state(job, before, error, desk.now)
+    desk.manager.restored(job, before, error, desk.now)
+    desk.manager.step(desk.now)
     assert job.state is after
     assert job.error == (None if after is JobState.CONNECTING else error)
 
@@ -429,7 +472,8 @@ def test_after_a_restart_only_the_missing_bytes_are_fetched() -> None:
     file = desk.add(job, "a", left)
     half = {cell: Cell(f"v1.{cell}", "origin") for cell in range(LENGTH // 2 // CELL)}  # type: ignore[arg-type]
     desk.world.parts[file] = PartFile(cells=half)
-    desk.manager.restore_state(job, JobState.TRANSFERRING, None, desk.now)
+    desk.manager.restored(job, JobState.TRANSFERRING, None, desk.now)
+    desk.manager.step(desk.now)
     desk.drain()
     desk.run()
     assert job.state is JobState.TRANSFERRED
@@ -441,5 +485,6 @@ def test_a_restored_job_whose_files_are_all_there_needs_no_byte() -> None:
     job = desk.job("job")
     done = Snapshot(facts=desk.world.facts(), finished=True)
     desk.add(job, "a", Restored(snapshot=done, held=(ByteRange(0, LENGTH),)))
-    desk.manager.restore_state(job, JobState.TRANSFERRING, None, desk.now)
+    desk.manager.restored(job, JobState.TRANSFERRING, None, desk.now)
+    desk.manager.step(desk.now)
     assert job.state is JobState.TRANSFERRED
