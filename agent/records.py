@@ -7,16 +7,13 @@ from pathlib import Path
 import msgspec
 
 from agent.core.facts import OriginFacts, RangeSupport, Sharing
-from agent.core.integrity import Integrity
 from agent.core.jobs import JobError
-from agent.core.sources import FileId
-from agent.core.spec import NearUse, Snapshot, TransferSpec
-from agent.errors import UsageError
-from agent.schema import NewFile, PeerUse
+from agent.core.notices import PendingNotices
+from agent.core.spec import Decision, NearUse, Snapshot
+from agent.schema import CredentialChange, NewFile
 from peer.core.voucher import PeerId, Voucher
 from validation.content import Bitfield, ChunkIndex, ContentId
-from validation.digest import Digest
-from validation.errors import DigestFormatError
+from validation.ranges import ByteRange
 
 
 class _Facts(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -49,6 +46,15 @@ class _FileDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     from_cache_bytes: int = 0
     by_peer: dict[str, int] = {}
     discarded_bytes: int = 0
+    final_url: str | None = None
+    response_headers: list[tuple[str, str]] = []
+    former_ids: list[str] = []
+    wanted: list[tuple[int, int]] = []
+    """Half-open, local offsets."""
+    position: int | None = None
+
+
+_DECISIONS = {decision.value: decision for decision in Decision}
 
 
 class StoredFile(msgspec.Struct, kw_only=True):
@@ -89,6 +95,11 @@ def encode_file(new: NewFile, snapshot: Snapshot, *, completed: bool, validation
             from_cache_bytes=snapshot.from_cache_bytes,
             by_peer={str(peer): count for peer, count in snapshot.by_peer},
             discarded_bytes=snapshot.discarded_bytes,
+            final_url=snapshot.final_url,
+            response_headers=list(snapshot.response_headers),
+            former_ids=list(snapshot.former_ids),
+            wanted=[(item.start, item.stop) for item in snapshot.wanted],
+            position=snapshot.position,
         )
     )
 
@@ -111,6 +122,7 @@ def decode_file(data: bytes) -> StoredFile:
         from_origin=Bitfield(int(document.from_origin, 16)),
         near=document.near,
         finished=document.finished,
+        decision=_DECISIONS.get(document.validation),
         vouchers=tuple(
             Voucher(
                 content_id=ContentId(item.content_id),
@@ -125,10 +137,38 @@ def decode_file(data: bytes) -> StoredFile:
         from_cache_bytes=document.from_cache_bytes,
         by_peer=tuple((PeerId(peer), count) for peer, count in document.by_peer.items()),
         discarded_bytes=document.discarded_bytes,
+        final_url=document.final_url,
+        response_headers=tuple(document.response_headers),
+        former_ids=tuple(ContentId(each) for each in document.former_ids),
+        wanted=tuple(ByteRange(start, stop) for start, stop in document.wanted),
+        position=document.position,
     )
     return StoredFile(
         new=document.new, snapshot=snapshot, completed=document.completed, validation=document.validation
     )
+
+
+class StoredJobDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What the journal keeps of a job beside its settings and its state."""
+
+    error_count: int = 0
+    trouble_s: float | None = None
+    active_s: float = 0.0
+    idle_s: float = 0.0
+    partial: bool = False
+    credentials: list[CredentialChange] = []
+    """As secret as the home they lie in (0700): a key for them would lie beside them."""
+    notices: PendingNotices | None = None
+
+
+def encode_job(document: StoredJobDocument) -> bytes:
+    """The document the journal keeps for a job."""
+    return msgspec.json.encode(document)
+
+
+def decode_job(data: bytes) -> StoredJobDocument:
+    """Reverse of `encode_job`; one of an older version has fewer fields. Raises msgspec.MsgspecError."""
+    return msgspec.json.decode(data or b"{}", type=StoredJobDocument)
 
 
 def encode_error(error: JobError | None) -> bytes | None:
@@ -139,22 +179,6 @@ def encode_error(error: JobError | None) -> bytes | None:
 def decode_error(data: bytes | None) -> JobError | None:
     """Reverse of `encode_error`."""
     return None if data is None else msgspec.json.decode(data, type=JobError)
-
-
-def spec_of(file: FileId, new: NewFile, integrity: Integrity, longest_retry_s: float) -> TransferSpec:
-    """What the core is told about a file. Raises UsageError for a digest that is none.
-
-    A URL with user information, or a request with headers of its own, is not shared (reliability 1.5).
-    """
-    try:
-        digest = Digest.parse(new.digest) if new.digest is not None else None
-    except DigestFormatError as error:
-        raise UsageError(str(error)) from error
-    private = bool(new.headers) or "@" in new.url.partition("://")[2].partition("/")[0]
-    near = NearUse.NEVER if new.peers is PeerUse.NEVER or private else NearUse.PREFERRED
-    return TransferSpec(
-        file=file, url=new.url, near=near, integrity=integrity, digest=digest, longest_retry_s=longest_retry_s
-    )
 
 
 def destination_of(new: NewFile) -> tuple[Path, str]:

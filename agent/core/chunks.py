@@ -24,8 +24,8 @@ class ChunkBook:
         """Chunks of which every byte came from the origin, in this transfer."""
         self._tainted = NO_CHUNKS
         self.inherited = NO_CHUNKS
-        """Chunks with bytes that an earlier process left: good enough to use, not to vouch for, since nobody
-        watched them meanwhile."""
+        """Chunks with bytes that somebody else left (an earlier process, another URL): good enough to use, not to
+        vouch for, since nobody watched them meanwhile."""
 
     @property
     def complete(self) -> bool:
@@ -98,12 +98,22 @@ class ChunkBook:
             inside = item.intersection(self.layout.whole)
             if inside is not None:
                 self.held.add(inside)
-        for item in self.held:
-            for touched in self.layout.touched_by(item):
-                self.inherited = Bitfield(self.inherited | 1 << touched)
+        self.inherit()
         for chunk in chunks_in(self.layout.everything):
             if not from_origin >> chunk & 1 and self.layout.range_of(chunk) in self.held:
                 self._tainted = Bitfield(self._tainted | 1 << chunk)
+
+    def inherit(self) -> None:
+        """All that is held was left by somebody: an earlier process, or what another URL served."""
+        self.inherited = Bitfield(self.inherited | self.touched_by(self.held))
+
+    def touched_by(self, items: Iterable[ByteRange]) -> Bitfield:
+        """Chunks with at least one byte in these ranges."""
+        field = NO_CHUNKS
+        for item in items:
+            touched = self.layout.touched_by(item)
+            field = Bitfield(field | ((1 << len(touched)) - 1) << touched.start)
+        return field
 
     def whole_unproven(self) -> list[ChunkIndex]:
         """Chunks that are wholly held, not proven, and not being digested."""

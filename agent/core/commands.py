@@ -32,7 +32,10 @@ class _FileCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeOrigin(_FileCommand):
-    """Ask the origin what the content is. Owes one `OriginProbed` or `ProbeFailed`."""
+    """Ask the origin what the content is. Owes one `OriginProbed` or `ProbeFailed` with this number."""
+
+    probe: int = 0
+    """Tells the answer from one to an earlier question: the URL may be another one by now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,8 @@ class PrepareFile(_FileCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchRange(_FileCommand):
-    """Get `item` from `source` into the part file.
+    """Get `item` from `source` into the part file. Local offsets: of the origin `FileTransfer.pieces` says where
+    they are in the remote file.
 
     Owes any number of `RangeArrived`, then exactly one of `RangeReceived` / `RangeFailed` with the same request
     id, also after an abort.
@@ -123,7 +127,8 @@ class WithdrawChunks(_FileCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportPeer(_FileCommand):
-    """Ban a peer. Owes nothing; a `SourceLost` will follow from the network."""
+    """Hold an offence against a peer, for all files. Owes nothing; after a ban (peer.core.standing.BANNING) a
+    `SourceLost` will follow from the network."""
 
     peer: PeerId
     offence: Offence
@@ -139,7 +144,11 @@ class ValidateContent(_FileCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveProgress(_FileCommand):
-    """Record what is held. Owes `StorageFailed` when the disk fails; otherwise nothing."""
+    """Record what is held. Owes `StorageFailed` when the disk fails; otherwise nothing.
+
+    What is not in `held` may be overwritten by requests that are made after this: with `POWER` it has to be
+    recorded before they write.
+    """
 
     held: tuple[ByteRange, ...]
     durability: Durability
@@ -194,6 +203,22 @@ class Progressed(_FileCommand):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RangesFilled(_FileCommand):
+    """These bytes of an on-demand file have become readable since the last time (BITS' FILE_RANGES_TRANSFERRED).
+
+    At least a chunk, or what came in half a second; not more often than ten times a second, but for the last.
+    """
+
+    items: tuple[ByteRange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandMet(_FileCommand):
+    """All that was wanted of an on-demand file is there, and the file is not whole. Nothing is wanted any more; the
+    transfer waits for `Begun`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Troubled(_FileCommand):
     """Nothing can be done before `retry_at` (the caller's clock). The transfer waits for `Begun`."""
 
@@ -211,7 +236,18 @@ class Failed(_FileCommand):
     http_status: int | None = None
 
 
-Outcome = Connected | AllThere | Undecided | Refetching | Finished | Progressed | Troubled | Failed
+Outcome = (
+    Connected
+    | AllThere
+    | Undecided
+    | Refetching
+    | Finished
+    | Progressed
+    | RangesFilled
+    | DemandMet
+    | Troubled
+    | Failed
+)
 Action = (
     ProbeOrigin
     | AskNear

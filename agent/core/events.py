@@ -6,11 +6,12 @@ Interpreters (the engine, the simulator) make these; `FileTransfer.handle` takes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import NewType
 
 from agent.core.facts import OriginFacts
 from agent.core.sources import FileId, SourceId
+from agent.core.spec import Decision as Decision
+from agent.core.spec import TransferSpec
 from peer.core.failure import Failure
 from peer.core.voucher import Voucher
 from validation.content import Bitfield, ChunkIndex
@@ -19,13 +20,6 @@ from validation.ranges import ByteRange
 
 RequestId = NewType("RequestId", int)
 """Names one `FetchRange`; never used twice within a file."""
-
-
-class Decision(Enum):
-    """What the application decided about a file."""
-
-    VALID = "valid"
-    INVALID = "invalid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +42,15 @@ class OriginProbed(_FileEvent):
     """The origin described the content. Answers `ProbeOrigin`."""
 
     facts: OriginFacts
+    notes: tuple[str, ...] = ()
+    """What a user may want to read about how it was asked (no HEAD, no length, no ranges)."""
+    final_url: str | None = None
+    """Where redirects led, when the job wants that reported; others find the content under this URL then (BITS:
+    redirect policy "report", bits-reference 1.10)."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Of the answer."""
+    probe: int | None = None
+    """That of the `ProbeOrigin`; None is taken for an answer to the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class ProbeFailed(_FileEvent):
     """The origin did not. Answers `ProbeOrigin`."""
 
     failure: Failure
+    probe: int | None = None
+    """As in `OriginProbed`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,8 @@ class SourceOffered(_FileEvent):
     source: SourceId
     have: Bitfield
     claimed: Bitfield
+    wants: bool = False
+    """It is fetching this content itself now: it takes part in bringing what nobody near has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +171,31 @@ class Decided(_FileEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RangesWanted(_FileEvent):
+    """Somebody wants these bytes of an on-demand file now (BITS' RequestFileRanges). They may overlap.
+
+    Local offsets. A stop beyond `MAX_CONTENT_BYTES` means the end of the file, while its length is not known.
+    """
+
+    items: tuple[ByteRange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionMoved(_FileEvent):
+    """Sequential reading goes on here (BITS' UpdateDownloadPosition). A local offset; beyond the end: the start."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Respecified(_FileEvent):
+    """The job changed the URL, near or serve use, the size limit or the retry delay. Other fields of the spec stay
+    what they were."""
+
+    spec: TransferSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticked(_FileEvent):
     """The time that `deadline()` named has come."""
 
@@ -187,5 +219,8 @@ FileEvent = (
     | ContentUndecided
     | ValidatorFailed
     | Decided
+    | RangesWanted
+    | PositionMoved
+    | Respecified
     | Ticked
 )

@@ -1,4 +1,5 @@
-"""Which source gets which chunks next: near before far, rarest first. A function that changes nothing.
+"""Which source gets which chunks next: near before far, rarest first, or in order from where somebody reads.
+Functions that change nothing.
 
 Never knows: jobs, HTTP, TLS, hosts' names, payload, or whether it runs in a simulation. `transfer.py` commits what
 `plan` returns.
@@ -31,7 +32,7 @@ class View:
 
     layout: ChunkLayout
     missing: Bitfield
-    """Chunks neither held nor in flight."""
+    """Chunks to be had that are neither held nor in flight."""
     origin_only: Bitfield
     """Chunks that must not come from near sources (a conflict of vouchers, corrupt bytes)."""
     begun: Bitfield
@@ -42,6 +43,8 @@ class View:
     origin: OriginReadiness
     origin_chunks: int | None
     """Longest run for one origin request; None: as long as it goes."""
+    cursor: ChunkIndex | None = None
+    """Everything goes in order from here, around the end. None: rarest first, or what suits the group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,15 @@ def plan(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     return assignments + ([far] if far is not None else [])
 
 
+def astray(view: View, current: ChunkIndex) -> bool:
+    """The origin's request in flight, which is in chunk `current`, is not about to bring what is wanted first.
+
+    `view.missing` holds its chunks too.
+    """
+    left = _left_to_origin(view)
+    return bool(left) and _first_from(left, view.cursor) not in (current, current + 1)
+
+
 def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     wanted = Bitfield(view.missing & ~view.origin_only)
     slots = {source.source: source.free_slots for source in view.near}
@@ -83,7 +95,8 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
             candidates = Bitfield(wanted & source.have)
             if left <= 0 or slots[source.source] <= 0 or not candidates:
                 continue
-            first = _pick(candidates, source, rarity, rng)
+            in_order = view.cursor is not None
+            first = _first_from(candidates, view.cursor) if in_order else _pick(candidates, source, rarity, rng)
             assignment = Assignment(source=source.source, first=first, last=_run(candidates, first, longest))
             made.append(assignment)
             wanted = Bitfield(wanted & ~assignment.chunks)
@@ -96,18 +109,35 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
 def _far(view: View, missing: Bitfield, rng: random.Random) -> Assignment | None:
     if view.origin is OriginReadiness.ENGAGED or not missing:
         return None
-    near = NO_CHUNKS
-    for source in view.near:
-        near = Bitfield(near | source.claimed | (NO_CHUNKS if source.cooling else source.have))
-    left = Bitfield(missing & (~near | view.origin_only))
+    left = Bitfield(missing & _left_to_origin(view))
     if not left:
         return None
     if view.origin is OriginReadiness.WHOLE_ONLY:
         return Assignment(source=ORIGIN, first=ChunkIndex(0), last=ChunkIndex(view.layout.count - 1))
+    if view.cursor is not None:
+        first = _first_from(left, view.cursor)
+        return Assignment(source=ORIGIN, first=first, last=_run(left, first, view.origin_chunks))
     begun = Bitfield(left & view.begun)
     in_order = bool(begun) or view.origin_chunks is None
     first = next(chunks_in(begun or left)) if in_order else _random_chunk(left, rng)
     return Assignment(source=ORIGIN, first=first, last=_run(left, first, view.origin_chunks))
+
+
+def _left_to_origin(view: View) -> Bitfield:
+    """Missing chunks that no near source has or is about to have."""
+    near = NO_CHUNKS
+    for source in view.near:
+        near = Bitfield(near | source.claimed | (NO_CHUNKS if source.cooling else source.have))
+    return Bitfield(view.missing & (~near | view.origin_only))
+
+
+def _first_from(field: Bitfield, cursor: ChunkIndex | None) -> ChunkIndex:
+    """The first chunk of a non-empty set at or after `cursor`, around the end if need be."""
+    place = cursor or 0
+    above = field >> place
+    if above:
+        return ChunkIndex(place + (above & -above).bit_length() - 1)
+    return ChunkIndex((field & -field).bit_length() - 1)
 
 
 def _rarity(near: tuple[NearSource, ...], wanted: Bitfield) -> list[Bitfield]:
@@ -137,11 +167,7 @@ def _pick(candidates: Bitfield, source: NearSource, rarity: list[Bitfield], rng:
 
 def _random_chunk(field: Bitfield, rng: random.Random) -> ChunkIndex:
     """A chunk of a non-empty set: the next one at or after a random place, around the end if need be."""
-    place = rng.randrange(field.bit_length())
-    above = field >> place
-    if above:
-        return ChunkIndex(place + (above & -above).bit_length() - 1)
-    return ChunkIndex((field & -field).bit_length() - 1)
+    return _first_from(field, ChunkIndex(rng.randrange(field.bit_length())))
 
 
 def _run(field: Bitfield, first: ChunkIndex, longest: int | None) -> ChunkIndex:

@@ -13,6 +13,7 @@ from typing import NewType
 
 from agent.core.tuning import Tuning
 from peer.core.failure import LOCAL, Failure, FailureKind
+from peer.core.standing import Offence
 from peer.core.voucher import PeerId
 from validation.content import NO_CHUNKS, Bitfield
 
@@ -43,6 +44,18 @@ def sibling_source(file: FileId) -> SourceId:
 def peer_source(peer: PeerId) -> SourceId:
     """The source that is another agent."""
     return SourceId(f"peer:{peer}")
+
+
+_STRIKES = {
+    FailureKind.STALLED: Offence.STALLED,
+    FailureKind.NO_VOUCHER: Offence.BROKE_PROTOCOL,
+    FailureKind.BAD_RESPONSE: Offence.BROKE_PROTOCOL,
+}
+
+
+def strike_of(failure: Failure) -> Offence | None:
+    """What a failed request to a peer counts as, for all files; None: an accident, or none of its doing."""
+    return _STRIKES.get(failure.kind)
 
 
 def kind_of(source: SourceId) -> SourceKind:

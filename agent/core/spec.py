@@ -9,7 +9,7 @@ from agent.core.facts import OriginFacts
 from agent.core.integrity import Integrity
 from agent.core.sources import FileId
 from peer.core.voucher import PeerId, Voucher
-from validation.content import NO_CHUNKS, Bitfield
+from validation.content import NO_CHUNKS, Bitfield, ContentId
 from validation.digest import ChunkDigest, Digest
 from validation.ranges import ByteRange
 
@@ -22,6 +22,29 @@ class NearUse(Enum):
     """The job, the origin's answer, or a rejected copy forbids it."""
 
 
+class Decision(Enum):
+    """What the application decided about a file; None where it has decided nothing."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+
+
+class ServeUse(Enum):
+    """Whether this file's chunks may go into the cache and be offered to others."""
+
+    ALLOWED = "allowed"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedRange:
+    """Consecutive bytes of the remote file, as the job names them (bits-reference 1.7)."""
+
+    offset: int
+    length: int | None
+    """Bytes; None: to the end of the file."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferSpec:
     """One file to fetch."""
@@ -29,12 +52,20 @@ class TransferSpec:
     file: FileId
     url: str
     near: NearUse = NearUse.PREFERRED
+    serve: ServeUse = ServeUse.ALLOWED
     integrity: Integrity = Integrity.VOUCHED
     digest: Digest | None = None
     """Digest of the whole file, when the job brings one: it makes an id by which mirrors meet."""
     anchors: tuple[ChunkDigest, ...] = ()
     """BLAKE3 of each chunk from a publisher's manifest; empty when there is none."""
     longest_retry_s: float = 600.0
+    """The job's minimum retry delay: what the growing delays end in."""
+    ranges: tuple[AskedRange, ...] = ()
+    """The file is these ranges of the remote one, concatenated in this order; none: the whole."""
+    on_demand: bool = False
+    """Parts of it are asked for while it lives (bits-reference 1.11)."""
+    maximum_bytes: int | None = None
+    """More than this is an error; None: no limit."""
 
 
 @dataclass(slots=True)
@@ -63,13 +94,24 @@ class Snapshot:
     facts: OriginFacts | None = None
     from_origin: Bitfield = NO_CHUNKS
     near: NearUse = NearUse.PREFERRED
+    """NEVER once a copy with bytes of near sources was rejected."""
     finished: bool = False
+    decision: Decision | None = None
     vouchers: tuple[Voucher, ...] = ()
     """Behind the chunks that came from near sources: needed to name a liar later."""
     from_origin_bytes: int = 0
     from_cache_bytes: int = 0
     by_peer: tuple[tuple[PeerId, int], ...] = ()
     discarded_bytes: int = 0
+    final_url: str | None = None
+    """Of which URL `facts` tell, when that is not the job's: where redirects led, or the one before a change."""
+    response_headers: tuple[tuple[str, str], ...] = ()
+    former_ids: tuple[ContentId, ...] = ()
+    """Other ids than those of now under which it may have been offered."""
+    wanted: tuple[ByteRange, ...] = ()
+    """Of an on-demand file: what was asked for and is not all there."""
+    position: int | None = None
+    """Where sequential reading goes on, when somebody said so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

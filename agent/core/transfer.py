@@ -1,8 +1,9 @@
 """One file on its way, from the first question to the last verdict.
 
-`FileTransfer` gets events and the time, and returns commands. It decides what a failure means, when content is
-complete, and whose fault a rejection is; *which* chunk comes from where is `scheduler.plan`. Never knows: jobs,
-HTTP, TLS, files, threads.
+`FileTransfer` gets events and the time, and returns commands. It decides when content is complete, and what
+answers, verdicts and wishes mean in which phase; *which* chunk comes from where is `scheduler.plan`, whether what
+is held goes on is `holding.py`. Never knows: jobs, HTTP, TLS, files, threads.
+Sources: bits-reference 1.6, 1.11, 3.2, 3.3 and its traps 1 to 5.
 """
 
 from __future__ import annotations
@@ -14,23 +15,21 @@ from typing import assert_never
 
 from agent.core import commands as cmd
 from agent.core import events as ev
-from agent.core.backoff import Backoff
 from agent.core.chunks import ChunkBook
-from agent.core.facts import OriginFacts, RangeSupport, Sharing
-from agent.core.fetching import FetchEvent, Fetching
+from agent.core.demand import Demand
+from agent.core.facts import OriginFacts, RangeSupport
+from agent.core.fetching import FetchEvent, Fetching, Means
+from agent.core.fitness import fit, may_join
+from agent.core.holding import Holding
 from agent.core.integrity import Integrity
+from agent.core.publishing import Publishing
 from agent.core.requests import Requests
-from agent.core.spec import NearUse, Restored, Snapshot, Tally, TransferSpec
+from agent.core.spec import Decision, NearUse, Restored, ServeUse, Snapshot, Tally, TransferSpec
+from agent.core.troubles import Troubles
 from agent.core.tuning import Tuning
-from peer.core.failure import LOCAL, Failure, FailureKind, Persistence
-from validation.content import (
-    ChunkIndex,
-    ChunkLayout,
-    ContentId,
-    chunks_in,
-    content_id_by_digest,
-    content_id_by_url,
-)
+from peer.core.failure import LOCAL, Failure, FailureKind
+from validation.content import ChunkLayout, ContentId, chunks_in
+from validation.ranges import ByteRange
 
 
 class Phase(Enum):
@@ -47,6 +46,8 @@ class Phase(Enum):
     FAILED = "failed"
 
 
+Verdict = ev.ContentAccepted | ev.ContentRejected | ev.ContentUndecided | ev.ValidatorFailed
+Wish = ev.RangesWanted | ev.PositionMoved | ev.Respecified | ev.Decided
 PhaseEvent = (
     ev.Begun
     | ev.Paused
@@ -58,6 +59,10 @@ PhaseEvent = (
     | ev.PartFileLost
 )
 _BUSY = (Phase.PROBING, Phase.GATHERING, Phase.FETCHING, Phase.VALIDATING)
+_WHOLE = (Phase.VALIDATING, Phase.DECIDING, Phase.DONE)
+"""Every byte is there."""
+_GETTING = (Phase.GATHERING, Phase.FETCHING)
+_NO_SUCH_PART = frozenset({FailureKind.INVALID_RANGE, FailureKind.RANDOM_ACCESS_UNSUPPORTED})
 
 
 class FileTransfer:
@@ -66,93 +71,109 @@ class FileTransfer:
     def __init__(
         self, spec: TransferSpec, tuning: Tuning, rng: random.Random, restored: Restored | None = None
     ) -> None:
+        before = Snapshot() if restored is None else restored.snapshot
         self.spec = spec
-        self.phase = Phase.IDLE
-        self.facts: OriginFacts | None = None
-        self.near = spec.near
-        self.tally = Tally()
-        self.decision: ev.Decision | None = None
-        self._tuning = tuning
-        self._rng = rng
-        self._backoff = Backoff(first_s=tuning.retry_small_s, longest_s=spec.longest_retry_s, rng=rng)
-        self._requests = Requests()
-        self._fetching: Fetching | None = None
+        self.phase = Phase.DONE if before.finished else Phase.IDLE
+        self.tally = Tally(
+            from_origin=before.from_origin_bytes,
+            from_cache=before.from_cache_bytes,
+            by_peer=dict(before.by_peer),
+            discarded=before.discarded_bytes,
+        )
+        self.decision: Decision | None = before.decision
+        """Of the application, about the bytes that are there or were rejected; None: it has decided nothing."""
+        self._demand = Demand(on_demand=spec.on_demand, wanted=before.wanted, position=before.position)
+        self._means = Means(
+            tuning=tuning,
+            rng=rng,
+            tally=self.tally,
+            requests=Requests(),
+            demand=self._demand,
+            publishing=Publishing(spec),
+        )
+        self._troubles = Troubles(spec, tuning, rng)
+        self._held = Holding(spec, self._means, restored)
+        self._near_refused = before.near is NearUse.NEVER
+        self._probe = 0
         self._attempt = 0
-        self._restarts = 0
-        self._not_found = 0
         self._gather_until: float | None = None
-        self._digest_id: ContentId | None = None
-        self._url_id: tuple[OriginFacts, ContentId] | None = None
-        self._restored = restored
-        if restored is not None:
-            self._take_over(restored.snapshot)
+        self._noted: dict[str, None] = {}
 
     # --- what others may read ------------------------------------------------------------------------------
 
     @property
+    def near(self) -> NearUse:
+        """Whether near sources may supply this file: the job's word, and no copy of theirs was rejected."""
+        return NearUse.NEVER if self._near_refused else self.spec.near
+
+    @property
+    def facts(self) -> OriginFacts | None:
+        """What the origin said of the remote file."""
+        return self._held.facts
+
+    @property
+    def response_headers(self) -> tuple[tuple[str, str], ...]:
+        """Of the origin's last answer."""
+        return self._held.response_headers
+
+    @property
+    def final_url(self) -> str | None:
+        """Of which URL `facts` tell, when not of the job's: where redirects led, or the one before a change."""
+        return self._held.final_url
+
+    @property
     def length(self) -> int | None:
-        """Bytes in all; None while unknown."""
-        return None if self.facts is None else self.facts.length
+        """Bytes of the local file; None while unknown."""
+        return self._held.length
 
     @property
     def held_bytes(self) -> int:
         """Bytes in the part file."""
-        if self._fetching is not None:
-            return self._fetching.held_bytes
-        return sum(item.length for item in self._restored.held) if self._restored is not None else 0
+        return self._held.held_bytes
+
+    @property
+    def filled(self) -> tuple[ByteRange, ...]:
+        """Local ranges that can be read in the part file, sorted and merged (BITS' GetFilledFileRanges)."""
+        return self._held.filled
+
+    @property
+    def demanded(self) -> bool:
+        """Some bytes are wanted before everything else, and nothing else for now."""
+        return self._demand.active and self.phase not in _WHOLE
 
     @property
     def content_ids(self) -> tuple[ContentId, ...]:
         """By which ids others may ask for this content; empty when it may not be shared or has no identity."""
-        if not self._shareable or self.spec.digest is None:
-            return self.url_ids
-        if self._digest_id is None:
-            self._digest_id = content_id_by_digest(self.spec.digest)
-        return (*self.url_ids, self._digest_id)
-
-    @property
-    def url_ids(self) -> tuple[ContentId, ...]:
-        """The id made of the URL and the origin's answer, if there is one."""
-        facts = self.facts
-        if not self._shareable or facts is None or facts.strong_validator is None:
-            return ()
-        if self._url_id is None or self._url_id[0] is not facts:
-            named = content_id_by_url(self.spec.url, facts.strong_validator, facts.length or 0)
-            self._url_id = (facts, named)
-        return (self._url_id[1],)
-
-    @property
-    def _shareable(self) -> bool:
-        """The job and the origin's answer allow sharing, and there is something to share."""
-        facts = self.facts
-        if facts is None or self.spec.near is NearUse.NEVER:
-            return False
-        return facts.sharing is Sharing.ALLOWED and bool(facts.length)
+        apart = self.spec.near is NearUse.NEVER and self.spec.serve is ServeUse.NEVER
+        return () if apart else self._held.names.content_ids
 
     @property
     def chunks(self) -> ChunkBook | None:
         """What is held and proven; None until the origin has answered, and for unknown lengths."""
-        return None if self._fetching is None else self._fetching.chunks
+        return self._held.chunks
+
+    def pieces(self, local: ByteRange) -> list[tuple[ByteRange, int]]:
+        """Remote ranges that make up a local one, in order, each with the local offset of its first byte."""
+        return self._held.pieces(local)
 
     def snapshot(self) -> Snapshot:
         """What the next process needs besides the held ranges."""
-        fetching = self._fetching
-        before = self._restored.snapshot if self._restored is not None else Snapshot()
-        return Snapshot(
-            facts=self.facts,
-            from_origin=fetching.from_origin if fetching is not None else before.from_origin,
-            near=self.near,
+        return replace(
+            self._held.snapshot(),
+            near=NearUse.NEVER if self._near_refused else NearUse.PREFERRED,
             finished=self.phase is Phase.DONE,
-            vouchers=fetching.vouchers_in_use() if fetching is not None else before.vouchers,
+            decision=self.decision,
             from_origin_bytes=self.tally.from_origin,
             from_cache_bytes=self.tally.from_cache,
             by_peer=tuple(sorted(self.tally.by_peer.items())),
             discarded_bytes=self.tally.discarded,
+            wanted=tuple(self._demand.wanted),
+            position=self._demand.position,
         )
 
     def deadline(self) -> float | None:
         """When `handle(Ticked(...), now)` is wanted next, in seconds of the caller's clock."""
-        fetching = None if self._fetching is None else self._fetching.deadline()
+        fetching = None if self._held.fetching is None else self._held.fetching.deadline()
         return min((at for at in (self._gather_until, fetching) if at is not None), default=None)
 
     # --- events --------------------------------------------------------------------------------------------
@@ -172,8 +193,8 @@ class FileTransfer:
                 self._fetch_event(event, now, out)
             case ev.ContentAccepted() | ev.ContentRejected() | ev.ContentUndecided() | ev.ValidatorFailed():
                 self._verdict(event, out)
-            case ev.Decided(decision=decision):
-                self._decided(decision, out)
+            case ev.RangesWanted() | ev.PositionMoved() | ev.Respecified() | ev.Decided():
+                self._wish(event, now, out)
             case _:
                 self._phase_event(event, now, out)
         self._advance(now, out)
@@ -182,14 +203,17 @@ class FileTransfer:
     def _phase_event(self, event: PhaseEvent, now: float, out: list[cmd.Command]) -> None:
         match event:
             case ev.Begun():
-                self._begin(out)
+                if self.phase in (Phase.IDLE, Phase.FAILED):
+                    self._ask_origin(out)
             case ev.Paused():
-                self._pause(now, out)
-            case ev.OriginProbed(facts=facts):
-                if self.phase is Phase.PROBING:
-                    self._probed(facts, now, out)
+                if self.phase in _BUSY:
+                    self._stand_still(now, out)
+                    self.phase = Phase.IDLE
+            case ev.OriginProbed():
+                if self._awaits(event.probe):
+                    self._probed(event, now, out)
             case ev.ProbeFailed(failure=failure):
-                if self.phase is Phase.PROBING:
+                if self._awaits(event.probe):
                     self._trouble(failure, now, out)
             case ev.NearAnswered():
                 self._gathered()
@@ -205,92 +229,70 @@ class FileTransfer:
                 assert_never(event)
 
     def _fetch_event(self, event: FetchEvent, now: float, out: list[cmd.Command]) -> None:
-        if isinstance(event, ev.RangeReceived | ev.RangeFailed) and self._requests.close_orphan(event.request):
+        requests = self._means.requests
+        if isinstance(event, ev.RangeReceived | ev.RangeFailed) and requests.close_orphan(event.request):
             return
-        if self._fetching is None or (isinstance(event, ev.SourceOffered) and not self._asks_near()):
+        fetching = self._held.fetching
+        if fetching is None or (isinstance(event, ev.SourceOffered) and not self._asks_near()):
             return
-        mine = isinstance(event, ev.RangeFailed) and self._requests.get(event.request) is not None
-        self._fetching.handle(event, now, out)
+        mine = isinstance(event, ev.RangeFailed) and requests.get(event.request) is not None
+        fetching.handle(event, now, out)
         if mine and isinstance(event, ev.RangeFailed) and event.failure.kind in LOCAL and self.phase in _BUSY:
             self._trouble(event.failure, now, out)
-        if self.phase is Phase.GATHERING and self._fetching.all_in_sight(now):
-            self._gathered()
+        self._perhaps_gathered(now)
 
-    def _begin(self, out: list[cmd.Command]) -> None:
-        if self.phase in (Phase.IDLE, Phase.FAILED):
-            self.phase = Phase.PROBING
-            out.append(cmd.ProbeOrigin(file=self.spec.file))
+    def _ask_origin(self, out: list[cmd.Command]) -> None:
+        self.phase = Phase.PROBING
+        self._probe = self._means.requests.number()
+        out.append(cmd.ProbeOrigin(file=self.spec.file, probe=self._probe))
 
-    def _pause(self, now: float, out: list[cmd.Command]) -> None:
-        if self.phase in _BUSY:
-            self._stand_still(now, out)
-            self.phase = Phase.IDLE
+    def _awaits(self, probe: int | None) -> bool:
+        return self.phase is Phase.PROBING and probe in (None, self._probe)
 
     def _stand_still(self, now: float, out: list[cmd.Command]) -> None:
         self._gather_until = None
         self._attempt += 1
-        if self._fetching is not None:
-            self._fetching.stop(now, out)
+        if self._held.fetching is not None:
+            self._held.fetching.stop(now, out)
 
-    def _probed(self, facts: OriginFacts, now: float, out: list[cmd.Command]) -> None:
-        fetching = self._fetching
-        if self.facts is not None and not self.facts.same_content(facts):
-            self._forget("the origin's content has changed: starting again", out)
-            fetching = None
-        elif not self._joinable(facts) and self._has_part_of(facts):
-            self._forget("the origin gives no way to join parts safely: starting again", out)
-            fetching = None
-        self.facts = facts
-        out.append(cmd.Connected(file=self.spec.file))
-        out.append(cmd.PrepareFile(file=self.spec.file, length=facts.length))
-        if fetching is None:
-            fetching = self._new_fetching(facts)
-        self._fetching = fetching
-        self._name(fetching)
-        fetching.begin(facts, self._may_join(facts), now, out)
-        if self._usable_near() and self.content_ids and not fetching.complete:
+    # --- the origin has answered -----------------------------------------------------------------------------
+
+    def _probed(self, event: ev.OriginProbed, now: float, out: list[cmd.Command]) -> None:
+        facts, file, held = event.facts, self.spec.file, self._held
+        held.response_headers = event.headers
+        fresh = [text for text in event.notes if text not in self._noted]
+        self._noted.update(dict.fromkeys(fresh))
+        out += [cmd.LogLine(file=file, text=text) for text in fresh]
+        found = fit(self.spec, facts, self._demand)
+        if isinstance(found, Failure):
+            self._trouble(found, now, out)
+            return
+        if (why := held.why_worthless(event, found)) is not None:
+            self._forget(why, out)
+            self._near_refused = self._near_refused and not held.moves(event)
+        fetching = held.take(event, found)
+        out.append(cmd.Connected(file=file))
+        out.append(cmd.PrepareFile(file=file, length=held.length))
+        fetching.begin(facts, may_join(self.spec, facts), now, out)
+        if self._usable_near() and held.names.content_ids and not fetching.complete:
             self.phase = Phase.GATHERING
-            self._gather_until = now + self._tuning.gather_s
-            layout = ChunkLayout.for_length(facts.length or 0)
-            out.append(cmd.AskNear(file=self.spec.file, content_ids=self.content_ids, layout=layout))
+            self._gather_until = now + self._means.tuning.gather_s
+            layout = ChunkLayout.for_length(held.length or 0)
+            out.append(cmd.AskNear(file=file, content_ids=held.names.content_ids, layout=layout))
         else:
             self.phase = Phase.FETCHING
 
-    def _new_fetching(self, facts: OriginFacts) -> Fetching:
-        fetching = Fetching(
-            spec=self.spec,
-            tuning=self._tuning,
-            rng=self._rng,
-            tally=self.tally,
-            requests=self._requests,
-            length=facts.length,
-        )
-        self._name(fetching)
-        if self._restored is not None:
-            fetching.restore(self._restored)
-            self._restored = None
-        return fetching
-
-    def _name(self, fetching: Fetching) -> None:
-        fetching.publishing.content_ids = self.content_ids
-        fetching.publishing.url_ids = self.url_ids
-
     def _asks_near(self) -> bool:
-        return self.phase in (Phase.GATHERING, Phase.FETCHING) and self._usable_near()
+        return self.phase in _GETTING and self._usable_near()
 
     def _usable_near(self) -> bool:
         anchored = self.spec.integrity is not Integrity.ANCHORED or bool(self.spec.anchors)
         return self.near is NearUse.PREFERRED and anchored
 
-    def _joinable(self, facts: OriginFacts) -> bool:
-        """Parts fetched at different times can be joined: one strong validator on each, or a digest at the end."""
-        return facts.strong_validator is not None or self.spec.digest is not None or bool(self.spec.anchors)
-
-    def _may_join(self, facts: OriginFacts) -> bool:
-        return facts.ranges is not RangeSupport.NONE and self._joinable(facts)
-
-    def _has_part_of(self, facts: OriginFacts) -> bool:
-        return self.held_bytes > 0 and self.held_bytes != facts.length
+    def _perhaps_gathered(self, now: float) -> None:
+        fetching = self._held.fetching
+        if self.phase is Phase.GATHERING and fetching is not None and fetching.all_in_sight(now):
+            self._gathered()
 
     def _gathered(self) -> None:
         self._gather_until = None
@@ -299,12 +301,7 @@ class FileTransfer:
 
     def _forget(self, why: str, out: list[cmd.Command]) -> None:
         """Nothing that is held counts any more."""
-        self.tally.discarded += self.held_bytes
-        if self._fetching is not None:
-            self._fetching.abort_all(out)
-            self._requests.disown()
-        self._fetching = None
-        self._restored = None
+        self.tally.discarded += self._held.forget(out)
         self._attempt += 1
         out.append(cmd.StopAsking(file=self.spec.file))
         out.append(cmd.ForgetProgress(file=self.spec.file))
@@ -313,8 +310,8 @@ class FileTransfer:
     def _part_file_lost(self, out: list[cmd.Command]) -> None:
         self._forget("the temporary file is not the one that was written: starting again", out)
         if self.phase in _BUSY:
-            self.phase = Phase.PROBING
-            out.append(cmd.ProbeOrigin(file=self.spec.file))
+            self._gather_until = None
+            self._ask_origin(out)
         elif self.phase in (Phase.DECIDING, Phase.DONE):
             self.phase = Phase.IDLE
             out.append(cmd.Refetching(file=self.spec.file, reason="the temporary file was lost"))
@@ -322,41 +319,40 @@ class FileTransfer:
     # --- going on --------------------------------------------------------------------------------------------
 
     def _advance(self, now: float, out: list[cmd.Command]) -> None:
-        fetching = self._fetching
+        fetching = self._held.fetching
         if fetching is None:
             return
-        fetching.save_if_due(now, out)
+        fetching.write_down(now, out)
         if self.phase is not Phase.FETCHING:
             return
         fetching.assign(now, out, self._usable_near())
         if fetching.changed:
             self._content_changed(now, out)
         elif fetching.complete and not fetching.in_flight:
-            self._validate(now, out)
+            self._validate(fetching, now, out)
+        elif fetching.demand_met and not fetching.complete:
+            self._stand_still(now, out)
+            self._demand.forget()
+            self.phase = Phase.IDLE
+            out.append(cmd.DemandMet(file=self.spec.file))
         elif (failure := fetching.blocked_by()) is not None:
             self._trouble(failure, now, out)
 
     def _content_changed(self, now: float, out: list[cmd.Command]) -> None:
-        self._restarts += 1
-        if self._restarts > self._tuning.restarts:
+        if self._troubles.restarts_too_often():
             self._forget("the origin's content changes faster than it can be fetched", out)
-            self._trouble(
-                Failure(kind=FailureKind.CHANGED, message="the content keeps changing at the origin"),
-                now,
-                out,
-            )
+            why = Failure(kind=FailureKind.CHANGED, message="the content keeps changing at the origin")
+            self._trouble(why, now, out)
             return
         self._forget("the origin's content has changed: starting again", out)
         self.tally.best = 0
-        self.facts = None
-        self.phase = Phase.PROBING
-        out.append(cmd.ProbeOrigin(file=self.spec.file))
+        self._held.forget_facts()
+        self._ask_origin(out)
 
-    def _validate(self, now: float, out: list[cmd.Command]) -> None:
-        assert self._fetching is not None
-        if self.facts is not None and self.facts.length is None:
-            self.facts = replace(self.facts, length=self._fetching.held_bytes)
-        self._fetching.stop(now, out)
+    def _validate(self, fetching: Fetching, now: float, out: list[cmd.Command]) -> None:
+        self._held.settle_length(fetching.held_bytes)
+        self._demand.forget()
+        fetching.stop(now, out)
         self._attempt += 1
         self.decision = None
         self.phase = Phase.VALIDATING
@@ -366,41 +362,22 @@ class FileTransfer:
     def _trouble(self, failure: Failure, now: float, out: list[cmd.Command]) -> None:
         """Nothing can be done now: wait if it may pass, else give up until somebody changes something."""
         self._stand_still(now, out)
-        context = "local file" if failure.kind in LOCAL else "origin"
-        if failure.persistence is Persistence.FATAL and not self._may_come_back(failure):
+        if failure.kind in _NO_SUCH_PART:
+            self._demand.forget()
+        if self._troubles.is_fatal(failure, self.held_bytes):
             self.phase = Phase.FAILED
-            out.append(
-                cmd.Failed(
-                    file=self.spec.file,
-                    code=failure.kind.value,
-                    message=failure.message,
-                    context=context,
-                    http_status=failure.http_status,
-                )
-            )
+            out.append(self._troubles.end(failure))
             return
         self.phase = Phase.IDLE
-        if self._fetching is not None and self._fetching.take_fruit():
-            self._backoff.reset()
-        if self.facts is not None and not self._joinable(self.facts) and self._has_part_of(self.facts):
+        if self._held.fetching is not None and self._held.fetching.take_fruit():
+            self._troubles.progressed()
+        if self._held.is_torn:
             self._forget("what came cannot be continued: its space is given back", out)
-        retry_at = now + self._backoff.next_delay(failure.retry_after_s)
-        out.append(cmd.Troubled(file=self.spec.file, failure=failure, retry_at=retry_at))
-
-    def _may_come_back(self, failure: Failure) -> bool:
-        """A file that was there a moment ago and is not found now may be in the middle of being replaced."""
-        if failure.kind is not FailureKind.NOT_FOUND or not self.held_bytes:
-            return False
-        self._not_found += 1
-        return self._not_found <= self._tuning.not_found_tries
+        out.append(self._troubles.wait(failure, now))
 
     # --- verdicts --------------------------------------------------------------------------------------------
 
-    def _verdict(
-        self,
-        event: ev.ContentAccepted | ev.ContentRejected | ev.ContentUndecided | ev.ValidatorFailed,
-        out: list[cmd.Command],
-    ) -> None:
+    def _verdict(self, event: Verdict, out: list[cmd.Command]) -> None:
         if self.phase is not Phase.VALIDATING or event.attempt != self._attempt:
             return
         match event:
@@ -408,7 +385,10 @@ class FileTransfer:
                 self._accept(out)
             case ev.ContentUndecided():
                 self.phase = Phase.DECIDING
-                out.append(cmd.Undecided(file=self.spec.file))
+                if self.decision is Decision.VALID:
+                    self._accept(out)
+                else:
+                    out.append(cmd.Undecided(file=self.spec.file))
             case ev.ContentRejected(reason=reason):
                 self._reject(reason, out)
             case ev.ValidatorFailed(reason=reason):
@@ -421,49 +401,77 @@ class FileTransfer:
 
     def _accept(self, out: list[cmd.Command]) -> None:
         self.phase = Phase.DONE
-        if self._fetching is not None:
-            self._fetching.publish_accepted(out)
+        if self._held.fetching is not None:
+            self._held.fetching.publish_accepted(out)
         out.append(cmd.Finished(file=self.spec.file))
 
-    def _decided(self, decision: ev.Decision, out: list[cmd.Command]) -> None:
-        if self.phase not in (Phase.DECIDING, Phase.DONE):
+    def _decided(self, decision: Decision, out: list[cmd.Command]) -> None:
+        """BITS' SetValidationState: whatever was decided before, as long as every byte is there."""
+        if self.phase not in _WHOLE:
             return
         self.decision = decision
-        if decision is ev.Decision.INVALID:
+        if decision is Decision.INVALID:
             self._reject("the application found it invalid", out)
         elif self.phase is Phase.DECIDING:
             self._accept(out)
 
     def _reject(self, reason: str, out: list[cmd.Command]) -> None:
         """BITS 3.2: invalid bytes of peers are fetched again from the origin; those of the origin are an error."""
-        out.append(cmd.WithdrawContent(file=self.spec.file, content_ids=self.content_ids))
-        self.near = NearUse.NEVER
-        suspects = self._suspects()
-        if suspects:
-            assert self._fetching is not None
-            self._fetching.refetch(suspects, out)
+        fetching = self._held.revive()
+        out += self._held.withdraw()
+        self._near_refused = True
+        suspects = [] if self.chunks is None else list(chunks_in(self.chunks.suspects))
+        if fetching is not None and suspects:
+            fetching.refetch(suspects, out)
             self.phase = Phase.IDLE
             out.append(cmd.LogLine(file=self.spec.file, text=f"rejected, fetching again from the origin: {reason}"))
             out.append(cmd.Refetching(file=self.spec.file, reason=reason))
             return
         self._forget(f"rejected: {reason}", out)
+        self.tally.best = 0
         self.phase = Phase.FAILED
         out.append(cmd.Failed(file=self.spec.file, code="VALIDATION_FAILED", message=reason, context="origin"))
 
-    def _suspects(self) -> list[ChunkIndex]:
-        if self._fetching is None and self._restored is not None and self.facts is not None:
-            self._fetching = self._new_fetching(self.facts)
-        chunks = self.chunks
-        return list(chunks_in(chunks.suspects)) if chunks is not None else []
+    # --- what the job wishes ---------------------------------------------------------------------------------
 
-    def _take_over(self, snapshot: Snapshot) -> None:
-        self.facts = snapshot.facts
-        self.near = snapshot.near
-        self.tally = Tally(
-            from_origin=snapshot.from_origin_bytes,
-            from_cache=snapshot.from_cache_bytes,
-            by_peer=dict(snapshot.by_peer),
-            discarded=snapshot.discarded_bytes,
-        )
-        if snapshot.finished:
-            self.phase = Phase.DONE
+    def _wish(self, event: Wish, now: float, out: list[cmd.Command]) -> None:
+        match event:
+            case ev.Decided(decision=decision):
+                self._decided(decision, out)
+            case ev.Respecified(spec=spec):
+                self._respecify(spec, now, out)
+            case ev.RangesWanted(items=items):
+                if self.phase not in _WHOLE:
+                    self._demand.want(items)
+                    self._turn(now, out)
+            case ev.PositionMoved(offset=offset):
+                self._demand.position = offset
+                self._turn(now, out)
+            case _:
+                assert_never(event)
+
+    def _turn(self, now: float, out: list[cmd.Command]) -> None:
+        """Other bytes are wanted first, if they can be had."""
+        facts, fetching = self.facts, self._held.fetching
+        if self.phase not in _GETTING or facts is None or fetching is None:
+            return
+        if self._demand.active and fetching.whole_only:
+            facts = replace(facts, ranges=RangeSupport.NONE)
+        found = fit(self.spec, facts, self._demand)
+        if isinstance(found, Failure):
+            self._trouble(found, now, out)
+            return
+        fetching.turn(now, out, self._usable_near())
+        self._perhaps_gathered(now)
+
+    def _respecify(self, spec: TransferSpec, now: float, out: list[cmd.Command]) -> None:
+        """A file that is whole is left alone: another URL counts when it has to be fetched again."""
+        before, self.spec = self.spec, spec
+        self._troubles.respecify(spec)
+        self._held.respecify(spec, accepted=self.phase is Phase.DONE, out=out)
+        if spec.url != before.url:
+            self.tally.best = 0
+        asks_anew = (spec.url, spec.near, spec.maximum_bytes) != (before.url, before.near, before.maximum_bytes)
+        if asks_anew and self.phase in (Phase.PROBING, *_GETTING):
+            self._stand_still(now, out)
+            self._ask_origin(out)

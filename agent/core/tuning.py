@@ -31,10 +31,10 @@ class Tuning:
     """Failures in a row after which a near source is left alone for this transfer (reliability 3.2, row 59)."""
     cool_off_s: float = 0.5
     longest_cool_off_s: float = 5.0
-    claim_patience_s: float = 15.0
+    claim_patience_s: float = 12.0
     """Longest wait for a peer that has claimed chunks, after the last chunk it got: more than the 10 s in which a
     stalled origin is found out"""
-    claim_rate_bytes_per_s: int = 32 * 1024
+    claim_rate_bytes_per_s: int = 64 * 1024
     """… and the time one chunk takes at this rate: a slow origin shared by many is no reason to ask it twice."""
     note_bytes: int = 4 * MIB
     """Progress is noted in the journal after this many new bytes: with the buffers in flight, a `kill -9` costs
@@ -44,7 +44,13 @@ class Tuning:
     checkpoint_s: float = 5.0
     """Progress is made safe against power loss (fdatasync, then the journal) this often."""
     retry_small_s: float = 0.25
-    """First delay after a fruitless try; doubles with full jitter up to the job's retry delay."""
+    """Ceiling of the first delay after a fruitless try; doubles, with full jitter, up to the job's minimum retry
+    delay."""
+    filled_s: float = 0.5
+    """Listeners of an on-demand file learn of new bytes after this time at the latest (BITS' minimum notification
+    interval, bits-reference 1.11)"""
+    filled_again_s: float = 0.1
+    """… and of whole chunks not more often than this: each time is a row in the journal."""
     fruitful_bytes: int = 64 * 1024
     """An origin request that brought at least this much before it broke is continued at once."""
     not_found_tries: int = 3

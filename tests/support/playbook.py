@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.core import commands as cmd
@@ -141,8 +141,18 @@ def paused() -> Input:
     return event(ev.Paused)
 
 
-def probed(given: OriginFacts | None = None) -> Input:
-    return event(ev.OriginProbed, facts=given or facts())
+def probed(given: OriginFacts | None = None, **fields: Any) -> Input:
+    return event(ev.OriginProbed, facts=given or facts(), **fields)
+
+
+def answered(number: int, given: OriginFacts | None = None) -> Input:
+    """The answer to the first, second... question to the origin; `probed` is one to the last."""
+
+    def make(stage: Stage) -> list[ev.FileEvent]:
+        asked = [each for each in stage.log if isinstance(each, cmd.ProbeOrigin)][number - 1]
+        return [ev.OriginProbed(file=asked.file, facts=given or facts(), probe=asked.probe)]
+
+    return make
 
 
 def failure(kind: FailureKind, **fields: Any) -> Failure:
@@ -242,6 +252,23 @@ def validator_failed() -> Input:
 
 def decided(decision: ev.Decision) -> Input:
     return event(ev.Decided, decision=decision)
+
+
+def respecified(**changes: Any) -> Input:
+    """The job has other wishes: these."""
+    return lambda stage: [
+        ev.Respecified(file=stage.transfer.spec.file, spec=replace(stage.transfer.spec, **changes))
+    ]
+
+
+def wanted(*spans: tuple[int, int]) -> Input:
+    """Somebody wants these bytes now: start and stop of each."""
+    return event(ev.RangesWanted, items=tuple(ByteRange(start, stop) for start, stop in spans))
+
+
+def position(offset: int) -> Input:
+    """Somebody reads on from here."""
+    return event(ev.PositionMoved, offset=offset)
 
 
 def storage_failed(kind: FailureKind) -> Input:
@@ -345,6 +372,11 @@ def fails(code: str, **fields: Any) -> Expected:
     return sends(cmd.Failed, code=code, **fields)
 
 
+def fills(*spans: tuple[int, int]) -> Expected:
+    """Listeners learn of exactly these bytes."""
+    return sends(cmd.RangesFilled, items=tuple(ByteRange(start, stop) for start, stop in spans))
+
+
 def withdraws(*chunks: int) -> Expected:
     return sends(cmd.WithdrawChunks, chunks=Bitfield(bitfield(chunks)))
 
@@ -352,6 +384,7 @@ def withdraws(*chunks: int) -> Expected:
 PROBE, ASK, STOP = sends(cmd.ProbeOrigin), sends(cmd.AskNear), sends(cmd.StopAsking)
 PREPARE, CONNECTED, ALL_THERE = sends(cmd.PrepareFile), sends(cmd.Connected), sends(cmd.AllThere)
 VALIDATE, FINISHED, UNDECIDED = sends(cmd.ValidateContent), sends(cmd.Finished), sends(cmd.Undecided)
+DEMAND_MET = sends(cmd.DemandMet)
 REFETCHING, FORGET, WITHDRAW = sends(cmd.Refetching), sends(cmd.ForgetProgress), sends(cmd.WithdrawContent)
 
 

@@ -15,6 +15,7 @@ from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.facts import OriginFacts, RangeSupport
 from agent.core.sources import CACHE, ORIGIN, FileId, SourceId, peer_of, peer_source, sibling_of
+from agent.core.spec import ServeUse
 from agent.core.transfer import FileTransfer, Phase
 from peer.core.failure import Failure, FailureKind
 from peer.core.voucher import PeerId, Voucher
@@ -96,7 +97,8 @@ class World:
 
     def content_id(self, file: FileId, version: str) -> ContentId:
         """The id under which peers that hold this version know it."""
-        return content_id_by_url(self.transfers[file].spec.url, etag_of(version), self.flags.length)
+        transfer = self.transfers[file]
+        return content_id_by_url(transfer.final_url or transfer.spec.url, etag_of(version), self.flags.length)
 
     def truth(self, chunk: int, version: str) -> ChunkDigest:
         """The digest of the origin's bytes."""
@@ -126,8 +128,8 @@ class World:
         part = self.parts.setdefault(file, PartFile())
         self.trace.append((self.now, "<<", command))
         match command:
-            case cmd.ProbeOrigin():
-                self.todo.append(lambda: self._probe(file))
+            case cmd.ProbeOrigin(probe=number):
+                self.todo.append(lambda: self._probe(file, number))
             case cmd.AskNear():
                 self._ask(command)
             case cmd.StopAsking():
@@ -202,6 +204,7 @@ class World:
 
     def _publish(self, command: cmd.PublishChunk) -> None:
         item = self.layout.range_of(command.chunk)
+        assert self.transfers[command.file].spec.serve is ServeUse.ALLOWED, "offered although the job forbids it"
         labels = [self.parts[command.file].cells[cell].label for cell in self._cells(item)]
         assert digest_of_labels(labels) == command.digest, "published bytes that do not match their digest"
         assert self.parts[command.file].digests.get(command.chunk) == command.digest, "published unproven bytes"
@@ -229,14 +232,18 @@ class World:
             self.todo.append(lambda lost=lost: self.send(lost))  # type: ignore[misc]
 
     def _save(self, file: FileId, held: tuple[ByteRange, ...]) -> None:
+        self.check_readable(file, held)
+        self.parts[file].saved = held
+
+    def check_readable(self, file: FileId, items: tuple[ByteRange, ...]) -> None:
+        """What is recorded or told of is there, and not an unproven word of a peer."""
         part = self.parts[file]
-        for item in held:
+        for item in items:
             for cell in self._cells(item):
                 assert cell in part.cells, "recorded bytes that are not there"
                 chunk = cell * CELL // self.layout.chunk_bytes
                 sure = part.cells[cell].source == ORIGIN or self._vouched(file, chunk)
                 assert sure, "recorded unproven bytes of a peer"
-        part.saved = held
 
     def _vouched(self, file: FileId, chunk: int) -> bool:
         """Somebody may have signed what lies in the chunk."""
@@ -261,11 +268,11 @@ class World:
             return Failure(kind=FailureKind.NOT_FOUND, message="not found", http_status=404)
         return Failure(kind=self.rng.choice(_PASSING), message="passing")
 
-    def _probe(self, file: FileId) -> None:
+    def _probe(self, file: FileId, number: int) -> None:
         if self._trouble(0.2):
-            self.send(ev.ProbeFailed(file=file, failure=self._origin_failure()))
+            self.send(ev.ProbeFailed(file=file, failure=self._origin_failure(), probe=number))
         else:
-            self.send(ev.OriginProbed(file=file, facts=self.facts()))
+            self.send(ev.OriginProbed(file=file, facts=self.facts(), probe=number))
 
     def _offer(self, file: FileId, peer: Peer) -> None:
         asking = self.asking.get(file)

@@ -56,6 +56,10 @@ class Flags:
     """The origin sometimes answers 404."""
     asks: bool = False
     """The application decides about what the validators accepted."""
+    on_demand: bool = False
+    """Somebody wants parts of the file, and reads here and there."""
+    changes_mind: bool = False
+    """The job gets another URL, other uses of peers, another delay."""
     checked: bool = True
     """A digest of the whole is known to the validator; otherwise everything is accepted."""
 

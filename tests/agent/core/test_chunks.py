@@ -93,3 +93,15 @@ def test_restored_chunks_are_not_proven_and_remember_whose_they_are() -> None:
     assert not chunks.came_from_origin(ONE)
     assert chunks.held.total == 2 * C + 10, "bytes beyond the end are no bytes"
     assert chunks.next_byte(TWO) == 2 * C + 10
+
+
+def test_what_is_held_when_the_url_changes_is_inherited_and_what_comes_later_is_not() -> None:
+    chunks = book()
+    chunks.arrived_from_origin(ByteRange(0, C + 10))
+    prove(chunks, 0)
+    chunks.inherit()
+    chunks.arrived_from_origin(ByteRange(2 * C, 3 * C))
+    assert chunks.inherited == 0b011
+    assert chunks.from_origin == 0b001, "it is the origin's nevertheless"
+    chunks.discard([ONE])
+    assert chunks.inherited == 0b001

@@ -45,11 +45,13 @@ from tests.support.playbook import (
     publish,
     received,
     report,
+    sends,
     ticked,
     troubled,
     vouch,
     withdraws,
 )
+from validation.ranges import ByteRange
 
 SIBLING = sibling_source(FileId("other/0"))
 
@@ -250,6 +252,18 @@ def test_an_abort_that_nobody_asked_for_is_a_failure() -> None:
     assert play.transfer.phase is Phase.IDLE
 
 
+def test_bytes_that_are_recorded_are_taken_back_before_a_peer_writes_over_them() -> None:
+    """Else a crash in between would leave unproven bytes of a peer where the record says there are the origin's."""
+    play = Playbook(draw(ours="--"), watch=(cmd.SaveProgress,))
+    play >> arrived(ORIGIN, 1000)
+    play >> ticked() << sends(cmd.SaveProgress, held=(ByteRange(0, 1000),))
+    play >> failed(ORIGIN, FailureKind.BUSY) << anything
+    play >> begun() << PROBE >> probed(facts(2)) << CONNECTED << PREPARE << ASK
+    play >> offered(PEER_A, [0, 1])
+    play << sends(cmd.SaveProgress, held=(), durability=cmd.Durability.POWER) << fetch(PEER_A, chunks=(0, 1))
+    play.check()
+
+
 # --- near before far -----------------------------------------------------------------------------------------
 
 
@@ -290,9 +304,9 @@ def test_a_claim_that_leads_to_nothing_is_not_waited_for_for_ever() -> None:
 
 def test_a_claimant_that_delivers_is_waited_for_longer() -> None:
     play = Playbook(draw(ours="--", peer_a="cc"))
-    play >> ticked(20.0)
+    play >> ticked(14.0)
     play >> offered(PEER_A, [0], claimed=[1]) << fetch(PEER_A, chunk=0)
-    play >> ticked(20.0)
+    play >> ticked(14.0)
     play.check()
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from agent.core import commands as cmd
 from agent.core import events as ev
-from agent.core.spec import TransferSpec
+from agent.core.chunks import ChunkBook
+from agent.core.integrity import Integrity
+from agent.core.naming import Names
+from agent.core.publishing import Publishing
+from agent.core.spec import ServeUse, TransferSpec
 from peer.core.failure import Failure, FailureKind
-from tests.support.playbook import FILE, Stage, facts
-from validation.content import ChunkIndex, content_id_by_digest, content_id_by_url
+from tests.support.playbook import FILE, Stage, facts, spec
+from validation.content import ChunkIndex, ChunkLayout, ContentId, content_id_by_digest, content_id_by_url
 from validation.digest import Algorithm, Digest
 from validation.ranges import ByteRange
 
@@ -82,3 +86,81 @@ def test_bytes_that_come_again_are_no_progress() -> None:
         assert only(cmd.ForgetProgress, out), "its space is given back"
         progress.append(bool(only(cmd.Progressed, out)))
     assert progress == [True, False, False, True]
+
+
+# --- the decisions alone ---------------------------------------------------------------------------------------
+
+ONE, TWO, THREE = (ContentId(letter * 64) for letter in "123")
+FIRST, SECOND = Names(content_ids=(ONE, TWO), url_ids=(ONE,)), Names(content_ids=(THREE, TWO), url_ids=(THREE,))
+
+
+def book() -> ChunkBook:
+    """One chunk, of the origin, proven."""
+    chunks = ChunkBook(ChunkLayout.for_length(10))
+    chunks.arrived_from_origin(ByteRange(0, 10))
+    chunks.prove(ChunkIndex(0))
+    return chunks
+
+
+def publishing(names: Names = FIRST, **changes: object) -> Publishing:
+    made = Publishing(spec(**changes))
+    made.name(names)
+    return made
+
+
+def offer(of: Publishing, chunks: ChunkBook | None = None) -> list[cmd.Command]:
+    return of.proven(chunks or book(), ChunkIndex(0), b"d" * 32, ())
+
+
+def withdrawn(out: list[cmd.Command]) -> list[tuple[ContentId, ...]]:
+    return [each.content_ids for each in out if isinstance(each, cmd.WithdrawContent)]
+
+
+def test_what_was_offered_under_former_ids_is_withdrawn_too() -> None:
+    of = publishing()
+    assert offer(of)
+    of.name(SECOND)
+    of.name(SECOND)
+    assert withdrawn(of.withdraw()) == [(THREE, TWO, ONE)]
+    assert withdrawn(of.withdraw()) == [(THREE, TWO)], "the others are gone"
+
+
+def test_former_ids_mean_nothing_when_nothing_was_offered() -> None:
+    of = publishing()
+    of.name(SECOND)
+    assert withdrawn(of.withdraw()) == [(THREE, TWO)]
+
+
+def test_what_has_no_id_is_not_withdrawn() -> None:
+    assert publishing(Names()).withdraw() == []
+
+
+def test_forbidden_before_the_verdict() -> None:
+    of = publishing()
+    assert of.use(ServeUse.NEVER, accepted=False) == [], "there is nothing to withdraw"
+    assert offer(of) == []
+    of = publishing()
+    offer(of)
+    assert withdrawn(of.use(ServeUse.NEVER, accepted=False)) == [(ONE, TWO)]
+    assert of.use(ServeUse.NEVER, accepted=False) == []
+    assert of.use(ServeUse.ALLOWED, accepted=False) == []
+    assert offer(of) == [], "now all waits for the verdict"
+    (said,) = of.accepted(book(), ChunkIndex(0), b"d" * 32, ())
+    assert isinstance(said, cmd.PublishChunk)
+    assert (said.content_ids, said.sign) == ((ONE, TWO), (ONE, TWO))
+
+
+def test_forbidden_after_the_verdict() -> None:
+    of = publishing()
+    offer(of)
+    assert of.use(ServeUse.NEVER, accepted=True) == []
+    assert of.published
+    assert of.accepted(book(), ChunkIndex(0), b"d" * 32, ()) == []
+
+
+def test_what_somebody_left_is_not_offered_on_nobodys_word() -> None:
+    chunks = book()
+    chunks.inherit()
+    of = publishing(Names(content_ids=(ONE,), url_ids=(ONE,)), integrity=Integrity.WHOLE)
+    assert of.accepted(chunks, ChunkIndex(0), b"d" * 32, ()) == []
+    assert of.accepted(book(), ChunkIndex(0), b"d" * 32, ())

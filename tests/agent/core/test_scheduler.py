@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.scheduler import Assignment, OriginReadiness, View, plan
+from agent.core.scheduler import Assignment, OriginReadiness, View, astray, plan
 from agent.core.sources import CACHE, ORIGIN, NearSource, SourceId, SourceKind, kind_of
 from agent.core.tuning import MIB, Tuning
 from validation.content import MIN_CHUNK_BYTES, Bitfield, ChunkLayout, bitfield, chunks_in
@@ -176,3 +176,38 @@ def test_nothing_twice_and_nothing_unasked(
     assert sum(each.source == ORIGIN for each in made) <= (origin is not OriginReadiness.ENGAGED)
     assert sum(each.source != ORIGIN for each in made) <= slots
     assert made == plan(seen_by, Tuning(near_request_chunks=2), random.Random(seed))
+
+
+# --- in order ----------------------------------------------------------------------------------------------------
+
+
+def test_from_the_cursor_on_and_around_the_end() -> None:
+    (made,) = planned(view("********", cursor=5))
+    assert (made.source, made.first, made.last) == (ORIGIN, 5, 7)
+    (made,) = planned(view("***-----", cursor=5))
+    assert (made.first, made.last) == (0, 2)
+    (made,) = planned(view("******-*", cursor=3, origin_chunks=2))
+    assert (made.first, made.last) == (3, 4)
+
+
+def test_peers_are_asked_in_order_from_the_cursor_whatever_is_rare() -> None:
+    for seed in range(10):
+        made = planned(view("****", near(A, "****"), near(B, "-***"), cursor=2), seed, near_request_chunks=1)
+        assert [each.first for each in made[:4]] == [2, 3, 0, 1]
+
+
+def test_the_cursor_is_above_what_was_begun() -> None:
+    (made,) = planned(view("********", cursor=4, begun=row("**------")))
+    assert made.first == 4
+
+
+def test_a_request_is_astray_when_other_chunks_come_first() -> None:
+    assert astray(view("********", cursor=5), 0)  # type: ignore[arg-type]
+    assert not astray(view("********", cursor=5), 5)  # type: ignore[arg-type]
+    assert not astray(view("--------", cursor=5), 0)  # type: ignore[arg-type]
+    assert not astray(view("********", near(A, "********"), cursor=5), 0)  # type: ignore[arg-type]
+
+
+def test_a_request_that_gets_there_with_the_next_chunk_is_not_astray() -> None:
+    assert not astray(view("*****---", cursor=3), 2)  # type: ignore[arg-type]
+    assert astray(view("*****---", cursor=3), 1)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from agent.core.events import Decision
 from agent.core.facts import Sharing
 from agent.core.integrity import Integrity
 from agent.core.sources import ORIGIN
-from agent.core.spec import NearUse, Restored, Snapshot
+from agent.core.spec import NearUse, Restored, ServeUse, Snapshot
 from agent.core.transfer import Phase
 from peer.core.failure import FailureKind
 from peer.core.standing import Offence
@@ -173,6 +173,14 @@ def test_what_was_left_of_other_content_is_thrown_away() -> None:
     play >> begun() << PROBE
     play >> probed(facts(3, etag='"v2"')) << STOP << FORGET << CONNECTED << PREPARE << ASK
     play >> near_answered() << fetch(ORIGIN, chunks=(0, 2))
+    play.check()
+
+
+def test_what_was_left_of_a_file_whose_length_is_told_no_more_is_thrown_away() -> None:
+    """Nobody can say which of its bytes are still missing."""
+    play = Playbook(Stage.new(restored=restored(CHUNK)))
+    play >> begun() << PROBE
+    play >> probed(facts(length=None)) << STOP << FORGET << CONNECTED << PREPARE << fetch(ORIGIN)
     play.check()
 
 
@@ -369,7 +377,7 @@ def test_a_decision_before_the_last_byte_means_nothing() -> None:
 @pytest.mark.parametrize(
     ("given", "origin"),
     [
-        (spec(near=NearUse.NEVER), facts(1)),
+        (spec(near=NearUse.NEVER, serve=ServeUse.NEVER), facts(1)),
         (spec(), facts(1, sharing=Sharing.PRIVATE)),
         (spec(), facts(1, sharing=Sharing.CREDENTIALS)),
         (spec(), facts(1, etag='W/"v1"')),

@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -19,14 +20,17 @@ from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.facts import RangeSupport
 from agent.core.sources import FileId
-from agent.core.spec import Restored, Snapshot, TransferSpec
+from agent.core.spec import NearUse, Restored, ServeUse, Snapshot, TransferSpec
 from agent.core.transfer import FileTransfer, Phase
 from agent.core.tuning import Tuning
 from tests.support.world import World
 from tests.support.world_parts import Flags, Manner
 from validation.content import MIN_CHUNK_BYTES
+from validation.ranges import ByteRange, RangeSet
 
 FILE = FileId("job/0")
+URLS = ("http://origin.example/file", "http://mirror.example/file")
+WHOLE = (Phase.VALIDATING, Phase.DECIDING, Phase.DONE)
 TUNING = Tuning(note_bytes=MIN_CHUNK_BYTES, near_request_chunks=3, origin_share_bytes=2 * MIN_CHUNK_BYTES)
 
 
@@ -36,7 +40,8 @@ class Story:
     def __init__(self, seed: int, flags: Flags) -> None:
         self.rng = random.Random(seed)
         self.world = World(self.rng, flags, self.deliver)
-        self.spec = TransferSpec(file=FILE, url="http://origin.example/file")
+        self.spec = TransferSpec(file=FILE, url=URLS[0], on_demand=flags.on_demand)
+        self.wanted = RangeSet()
         self.snapshot = Snapshot()
         self.outcomes: list[cmd.Outcome] = []
         self.begin_at: float | None = None
@@ -67,6 +72,17 @@ class Story:
             case cmd.Finished():
                 self.snapshot = self.transfer.snapshot()
                 self.at_the_end()
+            case cmd.RangesFilled(items=items):
+                assert items, "told of nothing"
+                self.world.check_readable(FILE, items)
+            case cmd.DemandMet():
+                filled = RangeSet(self.transfer.filled)
+                assert all(item in filled for item in self.wanted), "not all that was wanted is there"
+                assert not self.transfer.demanded
+                self.wanted.clear()
+                self.begin_at = self.world.now
+            case cmd.AllThere() | cmd.Failed():
+                self.wanted.clear()
             case _:
                 pass
         self.outcomes.append(command)  # type: ignore[arg-type]
@@ -98,7 +114,54 @@ class Story:
             self.world.crash(FILE)
             self.world.trace.append((self.world.now, "!!", "crash"))
             self.transfer = self._new(Restored(snapshot=self.snapshot, held=self.world.parts[FILE].saved))
+            self.wanted.clear()
             self.begin_at = self.world.now
+
+    def want(self) -> None:
+        """Somebody looks into the file."""
+        length = self.world.flags.length
+        start = self.rng.randrange(max(1, length))
+        if self.rng.random() < 0.3:
+            self.world.send(ev.PositionMoved(file=FILE, offset=start))
+            return
+        item = ByteRange(start, self.rng.randint(start, length))
+        if item.length and self.transfer.phase not in WHOLE:
+            self.wanted.add(item)
+            self.world.send(ev.RangesWanted(file=FILE, items=(item,)))
+
+    def change_mind(self) -> None:
+        """The job's properties become others."""
+        choice: dict[str, object] = self.rng.choice(
+            [
+                {"url": self.rng.choice(URLS)},
+                {"near": self.rng.choice(list(NearUse))},
+                {"serve": self.rng.choice(list(ServeUse))},
+                {"longest_retry_s": 1.0},
+            ]
+        )
+        self.spec = replace(self.spec, **choice)  # type: ignore[arg-type]
+        self.world.send(ev.Respecified(file=FILE, spec=self.spec))
+        self.snapshot = self.transfer.snapshot()  # the job's properties are recorded together with it
+        facts = self.transfer.facts
+        accepted = any(isinstance(each, cmd.Finished) for each in self.outcomes)  # such a record stays
+        if self.spec.serve is ServeUse.NEVER and facts is not None and not accepted:
+            known = self.world.content_id(FILE, (facts.etag or "").strip('"'))
+            assert not [key for key in self.world.cache if key[0] == known], "served although the job forbids it"
+
+    def chance(self) -> bool:
+        """Perhaps somebody does something."""
+        flags, lot = self.world.flags, self.rng.random()
+        if lot < 0.1:
+            self.world.happen()
+        elif flags.interferes and lot < 0.14:
+            self.interfere()
+        elif flags.on_demand and lot < 0.2:
+            self.want()
+        elif flags.changes_mind and lot > 0.95:
+            self.change_mind()
+        else:
+            return False
+        return True
 
     def step(self) -> bool:
         """One thing happens. False when nothing is left that could."""
@@ -123,11 +186,7 @@ class Story:
     def run(self, chaos: int = 150, patience: int = 3000) -> None:
         self.begin()
         for _ in range(chaos):
-            if self.rng.random() < 0.1:
-                self.world.happen()
-            elif self.world.flags.interferes and self.rng.random() < 0.04:
-                self.interfere()
-            else:
+            if not self.chance():
                 self.step()
         self.world.calm = True
         for _ in range(patience):
@@ -172,6 +231,8 @@ FLAGS = st.builds(
     interferes=st.booleans(),
     fatal=st.booleans(),
     asks=st.booleans(),
+    on_demand=st.booleans(),
+    changes_mind=st.booleans(),
 )
 
 
@@ -192,7 +253,8 @@ AGAIN = """
 import hashlib
 from tests.agent.core.test_world_transfer import Flags, Manner, play
 for seed in range(12):
-    story = play(seed, Flags(manners=tuple(Manner), interferes=True, changes=seed % 2 == 0))
+    flags = Flags(manners=tuple(Manner), interferes=True, changes=seed % 2 == 0, on_demand=True, changes_mind=True)
+    story = play(seed, flags)
     print(hashlib.sha256(repr(story.world.trace).encode()).hexdigest())
 """
 

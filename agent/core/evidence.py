@@ -1,0 +1,209 @@
+"""What each chunk has to be, on whose word; and whose fault it is when it is something else.
+
+Judges bytes by vouchers, and vouchers by the origin's bytes. Never knows: requests, time, jobs, files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.core.chunks import ChunkBook
+from agent.core.origin_share import OriginShare
+from agent.core.proof import Expected, allowed
+from agent.core.publishing import Publishing
+from agent.core.requests import InFlight, Requests
+from agent.core.sources import SourceBook, SourceId, SourceKind, kind_of, peer_of, peer_source
+from agent.core.spec import Tally, TransferSpec
+from peer.core.failure import Failure, FailureKind
+from peer.core.standing import Offence
+from peer.core.voucher import PeerId, Voucher, VoucherBook
+from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, chunks_in
+from validation.digest import ChunkDigest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concerned:
+    """Whom a judgement concerns."""
+
+    chunks: ChunkBook
+    sources: SourceBook
+    share: OriginShare
+    publishing: Publishing
+    tally: Tally
+    requests: Requests
+
+
+class Evidence:
+    """Vouchers, expectations and digests of one content."""
+
+    def __init__(self, spec: TransferSpec, concerned: Concerned) -> None:
+        self.origin_only = NO_CHUNKS
+        """Chunks that must not come from near sources any more."""
+        self._file = spec.file
+        self._anchors = spec.anchors
+        self._whole_is_known = spec.digest is not None
+        self._chunks = concerned.chunks
+        self._sources = concerned.sources
+        self._share = concerned.share
+        self._publishing = concerned.publishing
+        self._tally = concerned.tally
+        self._requests = concerned.requests
+        self._vouchers = VoucherBook()
+        self._expected: dict[ChunkIndex, Expected] = {}
+        self._digests: dict[ChunkIndex, ChunkDigest] = {}
+        self._tokens: dict[ChunkIndex, int] = {}
+
+    def remember(self, vouchers: tuple[Voucher, ...]) -> None:
+        """What an earlier process had heard."""
+        for voucher in vouchers:
+            self._vouchers.hear(voucher)
+
+    def in_use(self) -> tuple[Voucher, ...]:
+        """The vouchers behind the chunks that came from near sources."""
+        return tuple(
+            voucher
+            for chunk in chunks_in(self._chunks.suspects)
+            if chunk in self._digests
+            for voucher in self._vouchers.vouchers(chunk, self._digests[chunk])
+        )
+
+    def expect_nothing(self) -> None:
+        """What had been expected of chunks is of no interest: the origin supplies them."""
+        self._expected.clear()
+
+    # --- deliveries ------------------------------------------------------------------------------------------
+
+    def judge_delivery(
+        self, entry: InFlight, vouchers: tuple[Voucher, ...], out: list[cmd.Command]
+    ) -> Failure | None:
+        """A near source delivered: each chunk needs a digest it must have, or it does not count.
+
+        Returns what is to be held against the source.
+        """
+        told = {
+            voucher.chunk
+            for voucher in vouchers
+            if voucher.content_id in self._publishing.content_ids and self._vouchers.hear(voucher)
+        }
+        of_peer = kind_of(entry.source) is SourceKind.PEER
+        silent = False
+        for chunk in chunks_in(entry.chunks):
+            claims = self._vouchers.digests(chunk)
+            if self._anchors or not (of_peer or claims):
+                self._expect(chunk, entry.source, None, out)
+            elif of_peer and chunk not in told:
+                silent = True  # what others vouched for is no measure of these bytes
+                self._tally.discarded += self._chunks.discard((chunk,))
+            elif len(claims) == 1:
+                self._expect(chunk, entry.source, claims[0], out)
+            else:
+                self._tally.discarded += self._chunks.discard((chunk,))
+                self.origin_only = Bitfield(self.origin_only | 1 << chunk)
+                text = f"vouchers contradict each other for chunk {chunk}: asking the origin"
+                out.append(cmd.LogLine(file=self._file, text=text))
+        return Failure(kind=FailureKind.NO_VOUCHER, message="no voucher for a chunk") if silent else None
+
+    def _expect(
+        self, chunk: ChunkIndex, source: SourceId, digest: ChunkDigest | None, out: list[cmd.Command]
+    ) -> None:
+        vouchers = self._vouchers.vouchers(chunk, digest) if digest is not None else ()
+        self._expected[chunk] = Expected(source=source, digest=digest, vouchers=vouchers)
+        self.ask_digest(chunk, out)
+
+    # --- digests ---------------------------------------------------------------------------------------------
+
+    def ask_digests(self, out: list[cmd.Command]) -> None:
+        """Of every chunk that is whole and has none; some that were asked for may never be answered: the disk had
+        failed."""
+        self._chunks.forget_digests()
+        in_flight = self._requests.chunks
+        for chunk in self._chunks.whole_unproven():
+            if not in_flight >> chunk & 1:
+                self.ask_digest(chunk, out)
+
+    def ask_digest(self, chunk: ChunkIndex, out: list[cmd.Command]) -> None:
+        """The chunk is whole."""
+        self._chunks.begin_digest(chunk)
+        item = self._chunks.layout.range_of(chunk)
+        token = self._tokens[chunk] = self._requests.number()
+        out.append(cmd.DigestChunk(file=self._file, chunk=chunk, item=item, token=token))
+
+    def digested(self, event: ev.ChunkDigested, out: list[cmd.Command]) -> None:
+        """The digest of a chunk is known: it is proven, or it does not count."""
+        chunk, digest, chunks = event.chunk, event.digest, self._chunks
+        if event.token is not None and event.token != self._tokens.get(chunk):
+            return
+        if not chunks.end_digest(chunk):
+            return
+        expected = self._expected.pop(chunk, None)
+        claims = () if chunks.came_from_origin(chunk) else self._vouchers.digests(chunk)
+        wanted = allowed(chunk, self._anchors, expected, claims)
+        if wanted and digest not in wanted:
+            self._corrupt(chunk, expected, out)
+            return
+        vouched = not self._anchors and expected is not None and expected.digest is not None
+        if vouched and not self._vouchers.vouchers(chunk, digest):  # its only signer was found lying meanwhile
+            self._tally.discarded += chunks.discard((chunk,))
+            return
+        chunks.prove(chunk)
+        self._digests[chunk] = digest
+        if expected is None and chunks.came_from_origin(chunk):
+            if not chunks.inherited >> chunk & 1:
+                for liar in self._vouchers.refute(chunk, digest, self._publishing.url_ids):
+                    self._ban(liar, Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
+                out += self._publishing.proven(chunks, chunk, digest, ())
+        elif expected is not None and kind_of(expected.source) is SourceKind.PEER:
+            out += self._publishing.proven(chunks, chunk, digest, expected.vouchers)
+
+    def accepted(self, out: list[cmd.Command]) -> None:
+        """The whole file was accepted: what had to wait for that may now be offered.
+
+        With a digest of the whole it is the truth as well, so that who vouched for something else lied.
+        """
+        if not self._publishing.after_acceptance:
+            return
+        for chunk, digest in sorted(self._digests.items()):
+            if self._whole_is_known:
+                for liar in self._vouchers.refute(chunk, digest, self._publishing.content_ids):
+                    self._blame(liar, Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
+            vouchers = self._vouchers.vouchers(chunk, digest)
+            out += self._publishing.accepted(self._chunks, chunk, digest, vouchers)
+
+    # --- blame -----------------------------------------------------------------------------------------------
+
+    def _corrupt(self, chunk: ChunkIndex, expected: Expected | None, out: list[cmd.Command]) -> None:
+        """Bytes that are not what they had to be: thrown away, their bearer blamed, the origin asked instead."""
+        from_origin = self._chunks.came_from_origin(chunk)
+        self._tally.discarded += self._chunks.discard((chunk,))
+        self.origin_only = Bitfield(self.origin_only | 1 << chunk)
+        if expected is None and not from_origin:
+            return  # left by an earlier process, damaged since
+        if expected is None:
+            text = f"chunk {chunk} from the origin does not match the manifest"
+            self._share.failed(Failure(kind=FailureKind.CORRUPT, message=text), 0)
+            return
+        self._sources.drop(expected.source)
+        peer = peer_of(expected.source)
+        if peer is not None:
+            self._ban(peer, Offence.CORRUPT_BYTES, f"chunk {chunk}", out)
+        else:
+            ids = self._publishing.content_ids
+            out.append(cmd.WithdrawChunks(file=self._file, content_ids=ids, chunks=Bitfield(1 << chunk)))
+
+    def _ban(self, peer: PeerId, offence: Offence, detail: str, out: list[cmd.Command]) -> None:
+        """Nothing that rests on this peer's word alone counts any more."""
+        baseless = self._blame(peer, offence, detail, out)
+        if not self._anchors:
+            suspects = self._chunks.suspects
+            gone = [at for at, digest in baseless if suspects >> at & 1 and self._digests.get(at) == digest]
+            self._tally.discarded += self._chunks.discard(gone)
+
+    def _blame(
+        self, peer: PeerId, offence: Offence, detail: str, out: list[cmd.Command]
+    ) -> list[tuple[ChunkIndex, ChunkDigest]]:
+        """Its word counts no more. Returns what rested on that alone."""
+        self._sources.drop(peer_source(peer))
+        out.append(cmd.ReportPeer(file=self._file, peer=peer, offence=offence, detail=detail))
+        return self._vouchers.forget_signer(peer)
