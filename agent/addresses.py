@@ -5,7 +5,8 @@ there, neither by a redirect nor by another answer of the DNS. Nobody may lead t
 unspecified addresses. The rule is applied to the address that is about to be connected, not to a name.
 
 Never knows: HTTP, URLs, jobs. Sources: the IANA special-purpose registries through `ipaddress`; RFC 6052 §2.1
-(NAT64), RFC 3056 §2 (6to4), RFC 6598 (shared address space); the clouds' documentation of their metadata addresses.
+(NAT64), RFC 3056 §2 (6to4), RFC 6598 (shared address space), RFC 6761 §6.3 (localhost); the clouds' documentation
+of their metadata addresses.
 """
 
 from __future__ import annotations
@@ -96,6 +97,19 @@ class AddressRules:
                 return kind
         return _registered_class(address)
 
+    def classify_unresolved(self, host: str) -> AddressClass:
+        """The class of a host that a proxy resolves in our place. Addresses count in every spelling that resolvers
+        take; of names only those of this machine tell anything, any other may be public."""
+        name = host.lower().rstrip(".")
+        try:
+            return self.classify(str(ipaddress.ip_address(name.partition("%")[0])))
+        except ValueError:
+            pass
+        try:
+            return self.classify(socket.inet_ntoa(socket.inet_aton(name)))
+        except OSError:
+            return AddressClass.LOCAL if leads_here(name) else AddressClass.PUBLIC
+
     def narrowed(self, host: str, classes: Sequence[AddressClass], policy: AddressPolicy) -> AddressPolicy:
         """The rule for a name that resolved to addresses of these classes; remembers when it is public.
 
@@ -111,6 +125,15 @@ class AddressRules:
             return AddressPolicy.PUBLIC_ONLY
         seen = self._public.get(host)
         return policy if seen is None or now - seen > PUBLIC_FOR_S else AddressPolicy.PUBLIC_ONLY
+
+
+def leads_here(host: str) -> bool:
+    """True for the names and addresses of this machine that every machine has."""
+    name = host.lower().rstrip(".")
+    try:
+        return _inner(ipaddress.ip_address(name)).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _registered_class(address: Address) -> AddressClass:

@@ -27,6 +27,9 @@ from validation.ranges import ByteRange
 MAX_HEADER_BYTES = 64 * 1024
 """All headers of one answer together; curl allows 300 KiB, nginx sends 8 KiB at most."""
 
+MAX_SHOWN_BYTES = 16 * 1024
+"""Names and values of an answer that are kept for the user."""
+
 MAX_RETRY_AFTER_S = 24 * 3600.0
 """A source cannot send us away for longer than a day."""
 
@@ -42,6 +45,17 @@ _SINGLE = (
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,20})-(\d{1,20})|\*)/(\d{1,20}|\*)", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,20}", re.ASCII)
 _ETAG = re.compile(r'(?:[Ww]/)?"[\x21\x23-\x7e\x80-\uffff]+"|[\x21\x23-\x7e]+')
+
+_WORDS = {
+    401: "asks for credentials",
+    403: "forbids it",
+    404: "has no such file",
+    407: "the proxy asks for credentials",
+    410: "has it no longer",
+    412: "the content is not the one it was at the beginning",
+    429: "asks us to come back later",
+    503: "is busy",
+}
 
 HEAD_SAYS_NOTHING = frozenset({400, 403, 404, 405, 406, 416, 500, 501})
 """Refusals of HEAD that say nothing about GET: signed URLs (403), frameworks without HEAD, plain bugs."""
@@ -163,10 +177,22 @@ def failure_of_answer(head: Head) -> Failure:
     """The failure that a status other than the expected one stands for, with Retry-After."""
     if head.status < 300:
         return head.failure(FailureKind.BAD_RESPONSE, f"answered with status {head.status}")
-    words = {401: "asks for credentials", 403: "forbids it", 404: "has no such file", 410: "has it no longer"}
-    what = words.get(head.status, "refused")
+    what = _WORDS.get(head.status, "refused")
     message = f"{head.host}: {what} (HTTP status {head.status})"
     return failure_of_status(head.status, message, retry_after(head.headers))
+
+
+def described_headers(head: Head) -> tuple[tuple[str, str], ...]:
+    """The headers as a user may see them: names in lower case, text that can be stored, Set-Cookie left out. What
+    does not fit into MAX_SHOWN_BYTES any more is left out too."""
+    kept, size = [], 0
+    for name, value in head.headers.items():
+        text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        more = len(name) + len(text.encode())
+        if name.lower() != "set-cookie" and size + more <= MAX_SHOWN_BYTES:
+            size += more
+            kept.append((name.lower(), text))
+    return tuple(kept)
 
 
 def retry_after(headers: CIMultiDictProxy[str]) -> float | None:

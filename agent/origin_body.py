@@ -23,6 +23,8 @@ from enum import Enum
 import aiohttp
 
 from agent.origin_answer import BodyPlan, Framing
+from agent.origin_flow import Flow
+from agent.throttle import Limiter
 from peer.body import BodyLimits, BodyReceiver
 from peer.core.failure import Failure, FailureKind
 from peer.sink import Sink
@@ -38,6 +40,8 @@ class Intake:
     limits: BodyLimits
     takeover_bytes: int
     """Bodies of at least so many bytes leave aiohttp's stream."""
+    limiter: Limiter | None = None
+    """Holds back reading."""
 
 
 async def receive(response: aiohttp.ClientResponse, plan: BodyPlan, intake: Intake) -> int | Failure:
@@ -57,33 +61,50 @@ async def receive(response: aiohttp.ClientResponse, plan: BodyPlan, intake: Inta
         limits=intake.limits,
     )
     large = plan.body_length is not None and plan.body_length >= intake.takeover_bytes
-    taker = _take_over(response, receiver) if large else None
+    taker = _take_over(response, receiver, intake.limiter) if large else None
     if taker is not None:
+        return await _through_taker(taker, receiver, plan)
+    stream = _Stream(response)
+    try:
+        return await _through_stream(stream, receiver, plan, intake)
+    finally:
+        stream.leave()
+
+
+async def _through_taker(taker: _Taker, receiver: BodyReceiver, plan: BodyPlan) -> int | Failure:
+    if taker.flow is None:
         outcome = await receiver.done()
         if outcome == plan.body_length:
             taker.give_back()
         return outcome
-    stream = _Stream(response)
-    try:
-        return await _through_stream(stream, receiver, plan, intake.limits)
-    finally:
-        stream.leave()
+    async with asyncio.TaskGroup() as group:
+        paying = group.create_task(taker.flow.run())
+        outcome = await receiver.done()
+        if outcome == plan.body_length:
+            taker.give_back()
+        await taker.flow.settle(outcome)
+        paying.cancel()
+    return outcome
 
 
 class _Taker(asyncio.BufferedProtocol):
     """The transport's protocol after the take-over. aiohttp's own learns only that the connection is over."""
 
     def __init__(self, receiver: BodyReceiver, transport: asyncio.Transport, content: aiohttp.StreamReader) -> None:
+        self.flow: Flow | None = None
         self._receiver = receiver
         self._transport = transport
         self._content = content
         self._handler = transport.get_protocol()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._receiver.get_buffer(sizehint)
+        view = self._receiver.get_buffer(sizehint)
+        return view if self.flow is None else self.flow.room(view)
 
     def buffer_updated(self, nbytes: int) -> None:
         self._receiver.buffer_updated(nbytes)
+        if self.flow is not None:
+            self.flow.took(nbytes)
 
     def eof_received(self) -> None:
         self._receiver.eof()
@@ -101,11 +122,13 @@ class _Taker(asyncio.BufferedProtocol):
         """
         if self._receiver.surplus or self._transport.is_closing():
             return
+        if self.flow is not None:
+            self.flow.let_go()
         self._transport.set_protocol(self._handler)
         self._content.feed_eof()
 
 
-def _take_over(response: aiohttp.ClientResponse, receiver: BodyReceiver) -> _Taker | None:
+def _take_over(response: aiohttp.ClientResponse, receiver: BodyReceiver, limiter: Limiter | None) -> _Taker | None:
     """Move what aiohttp holds into the receiver, then the transport; None when the transport stays where it is.
 
     Must not await: see the top of this file.
@@ -124,7 +147,12 @@ def _take_over(response: aiohttp.ClientResponse, receiver: BodyReceiver) -> _Tak
     taker = _Taker(receiver, transport, content)
     transport.set_protocol(taker)
     transport.resume_reading()
-    receiver.attach(transport)
+    if limiter is None:
+        receiver.attach(transport)
+        return taker
+    taker.flow = Flow(transport, receiver, limiter)
+    receiver.attach(taker.flow)
+    taker.flow.took(receiver.received)
     return taker
 
 
@@ -206,26 +234,45 @@ class _End(Enum):
     """We have what we want and did not look further."""
 
 
-async def _through_stream(
-    stream: _Stream, receiver: BodyReceiver, plan: BodyPlan, limits: BodyLimits
-) -> int | Failure:
+async def _through_stream(stream: _Stream, receiver: BodyReceiver, plan: BodyPlan, intake: Intake) -> int | Failure:
     gate = _Gate()
-    receiver.attach(gate)
+    flow = None if intake.limiter is None else Flow(gate, receiver, intake.limiter)
+    receiver.attach(flow or gate)
+    if flow is not None:
+        flow.took(receiver.received)
     begun = _held(stream.content)
     end = None
     async with asyncio.TaskGroup() as group:
-        pump = group.create_task(_pump(stream, receiver, gate, (plan, begun)))
+        pump = group.create_task(_pump(stream, receiver, _Way(plan, gate, flow), begun))
+        paying = None if flow is None else group.create_task(flow.run())
         outcome = await receiver.done()
         if not isinstance(outcome, Failure):
-            await asyncio.wait((pump,), timeout=limits.stall_time_s)
+            await asyncio.wait((pump,), timeout=intake.limits.stall_time_s)
         if pump.done():
             end = pump.result()
         pump.cancel()
+        if flow is not None and paying is not None:
+            await flow.settle(outcome)
+            paying.cancel()
     return _judge_end(outcome, end, plan)
 
 
-async def _pump(stream: _Stream, receiver: BodyReceiver, gate: _Gate, what: tuple[BodyPlan, bytes]) -> _End:
-    plan, data = what
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What a pump is told."""
+
+    plan: BodyPlan
+    gate: _Gate
+    flow: Flow | None
+
+    async def wait(self, receiver: BodyReceiver) -> None:
+        """Return when more may be read: at once when only the end is waited for."""
+        if not receiver.over:
+            await self.gate.wait()
+
+
+async def _pump(stream: _Stream, receiver: BodyReceiver, way: _Way, data: bytes) -> _End:
+    plan = way.plan
     try:
         while True:
             data = data or await stream.content.readany()
@@ -241,11 +288,13 @@ async def _pump(stream: _Stream, receiver: BodyReceiver, gate: _Gate, what: tupl
                 receiver.abort(Failure(kind=FailureKind.TOO_LARGE, message=f"sent more than {plan.limit} bytes"))
                 return _End.MORE
             receiver.feed(data)
+            if way.flow is not None:
+                way.flow.took(len(data))
             if receiver.surplus:
                 return _End.MORE
             if receiver.over and not plan.must_end:
                 return _End.ENOUGH
-            await gate.wait()
+            await way.wait(receiver)
             data = b""
     except (aiohttp.ClientError, OSError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
         receiver.lost(error)

@@ -13,10 +13,12 @@ import ssl
 from dataclasses import replace
 
 import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from agent.addresses import AddressRefusedError
-from peer.core.failure import Failure, FailureKind
+from agent.origin_answer import retry_after
+from peer.core.failure import Failure, FailureKind, Persistence, failure_of_status
 
 _LOCAL_KINDS = frozenset(
     {
@@ -28,6 +30,17 @@ _LOCAL_KINDS = frozenset(
     }
 )
 _MAX_SHOWN = 200
+_CERTIFICATE_ALERTS = frozenset(
+    [
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+    ]
+)
 
 
 def shown(url: URL) -> str:
@@ -46,19 +59,43 @@ def about(host: str, failure: Failure) -> Failure:
     return replace(failure, message=f"{host}: {failure.message}")
 
 
-def failure_of_exception(error: BaseException, url: URL) -> Failure:
-    """The failure that an exception of a request to `url` stands for.
+def failure_of_exception(error: BaseException, url: URL, proxy: URL | None = None) -> Failure:
+    """The failure that an exception of a request to `url`, by way of `proxy`, stands for.
 
     For `aiohttp.ClientError`, `OSError`, `TimeoutError` and `ValueError`; anything else is a bug and raised again.
     """
-    kind, what = _judge(error, url)
-    return Failure(kind=kind, message=f"{url.host or 'the origin'}: {what}")
+    host = url.host or "the origin"
+    if proxy is None:
+        kind, what = _judge(error, url)
+        return Failure(kind=kind, message=f"{host}: {what}")
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _judge_tunnel(error, f"{host}: the proxy {proxy.host}")
+    at_proxy = isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientConnectorDNSError)
+    kind, what = _judge(error, proxy if at_proxy else url)
+    return Failure(kind=kind, message=f"{host}: the proxy {proxy.host}: {what}" if at_proxy else f"{host}: {what}")
+
+
+def _judge_tunnel(error: aiohttp.ClientHttpProxyError, who: str) -> Failure:
+    """A proxy that did not open a tunnel. What passes by itself on other answers does so here."""
+    status = error.status
+    words = {407: "asks for credentials", 403: "forbids it", 429: "asks us to come back later"}
+    what = words.get(status, "opens no tunnel")
+    headers = error.headers
+    stay_away = retry_after(CIMultiDictProxy(CIMultiDict(headers or {})))
+    failure = failure_of_status(status, f"{who} {what} (HTTP status {status})", stay_away)
+    if failure.kind in (FailureKind.AUTH_REQUIRED, FailureKind.FORBIDDEN):
+        return failure if status != 401 else replace(failure, kind=FailureKind.PROXY_INVALID)
+    if status >= 300 and failure.persistence is Persistence.TRANSIENT:
+        return failure
+    return replace(failure, kind=FailureKind.PROXY_INVALID)
 
 
 def _judge(error: BaseException, url: URL) -> tuple[FailureKind, str]:
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return FailureKind.TLS_CERTIFICATE, f"the certificate was refused: {_certificate_reason(error)}"
+        case _ if _wants_certificate(error):
+            return FailureKind.TLS_CERTIFICATE, "it asks for a client certificate that it accepts"
         case aiohttp.ClientConnectorError():
             return _judge_connect(error, error.os_error, url)
         case aiohttp.ConnectionTimeoutError():
@@ -98,6 +135,12 @@ def _judge_connect(error: BaseException, cause: OSError, url: URL) -> tuple[Fail
         case _:
             reason = os.strerror(cause.errno) if cause.errno else type(cause).__name__
             return FailureKind.CONNECT_FAILED, f"no connection ({reason})"
+
+
+def _wants_certificate(error: BaseException) -> bool:
+    """True for the alerts by which a server refuses what the client showed, or did not show (RFC 8446 §6.2)."""
+    cause = error.__cause__
+    return isinstance(cause, ssl.SSLError) and cause.reason in _CERTIFICATE_ALERTS
 
 
 def _certificate_reason(error: aiohttp.ClientConnectorCertificateError) -> str:

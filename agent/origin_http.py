@@ -1,9 +1,11 @@
 """Sends one request to an origin and follows its redirects, through aiohttp.
 
-What is done here and nowhere else: sessions (one for each address rule, without cookies, proxies, netrc or
-decompression), timeouts, limits of the head, the chain of redirects, and the memory of which names are public.
+What is done here and nowhere else: sessions (one for each address rule, without cookies, netrc or decompression),
+timeouts, limits of the head, the chain of redirects, the memory of which names are public and of which hosts asked
+us to stay away.
 
-Never knows: ranges, validators, bodies, retries. Sources: the installed aiohttp 3.14.5 (client.py, connector.py).
+Never knows: ranges, validators, bodies, retries. Sources: the installed aiohttp 3.14.5 (client.py, connector.py):
+it sends `proxy_headers` only with CONNECT, and RFC 9110 §11.7.2 wants Proxy-Authorization with plain requests too.
 """
 
 from __future__ import annotations
@@ -16,11 +18,17 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from agent.addresses import AddressClass, AddressPolicy, AddressRules, PolicyResolver, socket_factory
-from agent.origin_answer import Head, check
+from agent.origin_answer import Head, check, failure_of_answer
+from agent.origin_auth import Authorizer, refused
 from agent.origin_errors import failure_of_exception
+from agent.origin_holds import Holds
+from agent.origin_options import Headers, OriginOptions
+from agent.origin_proxy import DIRECT, Route, route
+from agent.origin_tls import TlsContexts
 from agent.redirects import REDIRECTS, Hop, next_hop
 from peer.body import ORIGIN_LIMITS, BodyLimits
 from peer.core.failure import Failure, FailureKind
@@ -78,6 +86,7 @@ class Answer:
     head: Head
     url: URL
     """Where it came from, after redirects."""
+    way: Route = DIRECT
 
     def hang_up(self) -> None:
         """Close the connection unless the body was read to its end. At once: a polite end of TLS would wait for the
@@ -89,14 +98,41 @@ class Answer:
         self.response.close()
 
 
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-    return context
-
-
 _CLOSED = Failure(kind=FailureKind.ABORTED, message="the client is closed")
+
+_SHOWINGS = 3
+"""Requests for one hop at most: one by a remembered challenge, the answer to a new one, and to a stale one."""
+
+
+class _HeldError(aiohttp.ClientError):
+    """Another request's answer said meanwhile that the host must not be asked."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Looks at the holds once more when the connection is there, right before the request goes out."""
+
+    def __init__(self, policy: AddressPolicy, rules: AddressRules, holds: Holds) -> None:
+        super().__init__(
+            resolver=PolicyResolver(policy, rules), socket_factory=socket_factory(policy, rules), limit=0
+        )
+        self._holds = holds
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        held = self._holds.standing(req.url)
+        if held is not None:
+            connection.release()
+            raise _HeldError(held)
+        return connection
 
 
 class Messenger:
@@ -105,10 +141,11 @@ class Messenger:
     def __init__(self, settings: OriginSettings) -> None:
         """Raises OSError or ssl.SSLError when `ca_file` cannot be read, ValueError for a wrong network."""
         self._settings = settings
-        self._tls = None if settings.ca_file is None else _tls_context(settings.ca_file)
+        self._contexts = TlsContexts(settings.ca_file)
         self._sessions: dict[AddressPolicy, aiohttp.ClientSession] = {}
         self._rules = AddressRules(settings.address_exceptions)
-        self._making_tls = asyncio.Lock()
+        self._authorizer = Authorizer()
+        self._holds = Holds()
         self._closed = False
 
     async def close(self) -> None:
@@ -119,57 +156,118 @@ class Messenger:
             await session.close()
         await asyncio.sleep(0)  # transports tell that they are closed in the loop's next round
 
-    async def ask(self, method: str, hop: Hop, extra: tuple[tuple[str, str], ...]) -> Answer | Failure:
+    async def ask(self, hop: Hop, extra: Headers, options: OriginOptions) -> Answer | Failure:
         """Send the request, follow redirects, return the first other answer; its body is not read.
 
-        `extra` headers go to every hop. At most `connect_timeout_s` and `answer_timeout_s` for each hop.
+        `extra` headers go to every hop. At most three requests for a hop, and `connect_timeout_s` and
+        `answer_timeout_s` for each. A host that asked us to stay away is not asked: its answer comes again.
         """
         for _ in range(self._settings.max_redirects + 1):
-            answer = await self._send(method, hop, extra)
+            answer = await self._authorized(hop, extra, options)
             if isinstance(answer, Failure):
                 return answer
             if answer.head.status not in REDIRECTS:
+                if answer.head.status >= 400:
+                    self._holds.note(hop.url, failure_of_answer(answer.head))
                 return answer
             answer.hang_up()
-            seen = self._rules.classify(answer.response.address)
-            following = next_hop(hop, answer.head.headers.get("Location"), seen)
+            following = next_hop(hop, answer.head, self._seen(answer), options)
             if isinstance(following, Failure):
                 return following
             hop = following
         message = f"{hop.url.host}: more than {self._settings.max_redirects} redirects"
         return Failure(kind=FailureKind.TOO_MANY_REDIRECTS, message=message)
 
-    async def _send(self, method: str, hop: Hop, extra: tuple[tuple[str, str], ...]) -> Answer | Failure:
+    async def _authorized(self, hop: Hop, extra: Headers, options: OriginOptions) -> Answer | Failure:
+        """One hop's answer, after the credentials were shown that the host asked for. Never a 401."""
+        shown = carried = self._authorizer.first(hop)
+        for _ in range(_SHOWINGS):
+            headers = extra if shown is None else (*extra, ("Authorization", shown.value))
+            answer = await self._send(hop, headers, options)
+            if isinstance(answer, Failure) or answer.head.status != 401:
+                return answer
+            answer.hang_up()
+            carried = shown
+            shown = self._authorizer.again(hop, answer.head.headers.getall("WWW-Authenticate", ()), carried)
+            if shown is None:
+                break
+        return refused(hop, carried)
+
+    async def _send(self, hop: Hop, extra: Headers, options: OriginOptions) -> Answer | Failure:
         """One request, one answer. No `await` lies between the answer's arrival and the caller."""
         if self._closed:
             return _CLOSED
-        host = hop.url.host or ""
-        headers = [("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", self._settings.user_agent)]
-        mine = {name.lower() for name, _ in hop.headers}
-        headers = [item for item in headers if item[0].lower() not in mine] + list(hop.headers) + list(extra)
+        way = route(hop.url, options)
+        if isinstance(way, Failure):
+            return way
+        barred = self._holds.standing(hop.url) or self._barred(hop, way)
+        if barred is not None:
+            return barred
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s + self._settings.answer_timeout_s):
-                tls = await self._tls_for(hop.url)
-                session = self._session(hop.policy)
-                response = await session.request(method, hop.url, headers=headers, ssl=tls, allow_redirects=False)
+                response = await self._request(hop, extra, way, options)
+        except _HeldError as error:
+            return error.failure
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            return failure_of_exception(error, hop.url) if self._sessions else _CLOSED
-        assert isinstance(response, OriginResponse)
-        answer = Answer(response, Head(host, response.status, response.headers), hop.url)
-        refused = check(answer.head, response.raw_headers)
-        if refused is not None:
+            if not self._sessions:
+                return _CLOSED
+            failure = failure_of_exception(error, hop.url, way.proxy)
+            self._holds.note(hop.url, failure)
+            return failure
+        if isinstance(response, Failure):
+            return response
+        answer = Answer(response, Head(hop.url.host or "", response.status, response.headers), hop.url, way)
+        unsound = check(answer.head, response.raw_headers)
+        if unsound is not None:
             answer.hang_up()
-            return refused
+            return unsound
         return answer
 
-    async def _tls_for(self, url: URL) -> ssl.SSLContext | bool:
-        """The context for https, made at the first need: reading the system's authorities takes its time."""
-        if url.scheme != "https":
-            return True
-        async with self._making_tls:
-            if self._tls is None:
-                self._tls = await asyncio.to_thread(_tls_context, None)
-        return self._tls
+    async def _request(
+        self, hop: Hop, extra: Headers, way: Route, options: OriginOptions
+    ) -> OriginResponse | Failure:
+        tls: ssl.SSLContext | bool = True
+        if hop.url.scheme == "https":
+            context = await self._contexts.get(options.security, hop.secrets.certificate)
+            if isinstance(context, Failure):
+                return context
+            if self._closed:
+                return _CLOSED
+            tls = context
+        mine = {name.lower() for name, _ in hop.headers}
+        always = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", self._settings.user_agent))
+        headers = [item for item in always if item[0].lower() not in mine] + [*hop.headers, *extra]
+        tunnel = {"User-Agent": self._settings.user_agent}
+        if way.authorization is not None:
+            if hop.url.scheme == "https":
+                tunnel["Proxy-Authorization"] = way.authorization
+            else:
+                headers.append(("Proxy-Authorization", way.authorization))
+        response = await self._session(hop.policy if way.proxy is None else AddressPolicy.LOCAL_ALLOWED).request(
+            hop.method,
+            hop.url,
+            headers=headers,
+            skip_auto_headers=("Content-Type",),
+            ssl=tls,
+            proxy=way.proxy,
+            proxy_headers=tunnel,
+            allow_redirects=False,
+        )
+        assert isinstance(response, OriginResponse)
+        return response
+
+    def _barred(self, hop: Hop, way: Route) -> Failure | None:
+        """The address rule for a host whose address we do not see, because a proxy connects."""
+        if way.proxy is None or hop.policy.admits(self._rules.classify_unresolved(hop.url.host or "")):
+            return None
+        message = f"{hop.url.host}: it leads to an address that is not allowed here"
+        return Failure(kind=FailureKind.ADDRESS_REFUSED, message=message)
+
+    def _seen(self, answer: Answer) -> AddressClass:
+        """The class of the host that answered. What a proxy asked may be anywhere: it leads nobody inside."""
+        if answer.way.proxy is not None:
+            return self._rules.classify_unresolved(answer.url.host or "")
+        return self._rules.classify(answer.response.address)
 
     def _session(self, policy: AddressPolicy) -> aiohttp.ClientSession:
         session = self._sessions.get(policy)
@@ -179,13 +277,8 @@ class Messenger:
 
     def _make_session(self, policy: AddressPolicy) -> aiohttp.ClientSession:
         settings = self._settings
-        connector = aiohttp.TCPConnector(
-            resolver=PolicyResolver(policy, self._rules),
-            socket_factory=socket_factory(policy, self._rules),
-            limit=0,
-        )
         return aiohttp.ClientSession(
-            connector=connector,
+            connector=_Connector(policy, self._rules, self._holds),
             cookie_jar=aiohttp.DummyCookieJar(),
             response_class=OriginResponse,
             auto_decompress=False,

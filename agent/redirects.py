@@ -1,50 +1,48 @@
-"""Following redirects: where to, with which headers, under which address rule.
+"""Following redirects: where to, with what, under which address rule.
 
-Decides only. We follow them ourselves because a library cannot know our three rules: http and https only and never
-from https to http; nothing secret crosses an origin (scheme, host, port); nobody public leads inside.
+Decides only. We follow them ourselves because a library cannot know our rules: http and https only, and from https
+to http only where the job allows it; nothing secret crosses an origin (scheme, host, port); nobody public leads
+inside.
 
-Never knows: sockets, ranges. Source: RFC 9110 §15.4; what went wrong elsewhere: CVE-2018-1000007 and CVE-2022-27774
-(credentials followed redirects to other hosts and ports), CVE-2009-0037 (a redirect to file:).
+Never knows: sockets, ranges, how credentials are shown. Source: RFC 9110 §15.4; what went wrong elsewhere:
+CVE-2018-1000007 and CVE-2022-27774 (credentials followed redirects to other hosts and ports), CVE-2009-0037 (a
+redirect to file:).
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from yarl import URL
 
 from agent.addresses import AddressClass, AddressPolicy
+from agent.origin_answer import Head, failure_of_answer
 from agent.origin_errors import shown
+from agent.origin_options import (
+    OURS,
+    ClientCertificate,
+    Credential,
+    CredentialScheme,
+    CredentialTarget,
+    Headers,
+    OriginOptions,
+    RedirectPolicy,
+)
 from peer.core.failure import Failure, FailureKind
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-_OURS = frozenset(
-    [
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "if-match",
-        "if-none-match",
-        "if-modified-since",
-        "if-range",
-        "if-unmodified-since",
-        "keep-alive",
-        "proxy-connection",
-        "range",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ]
-)
-"""Headers that a job cannot set: they belong to the connection, or to how we ask for ranges."""
-
+_PROXY_ONLY = "proxy-authorization"
 _HARMLESS = frozenset({"accept", "accept-language", "cache-control", "pragma", "user-agent"})
 """Job headers that may go to another origin. Any other may carry a secret: nothing in a name tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What only the job's own origin is shown."""
+
+    credentials: tuple[Credential, ...] = field(default=(), repr=False)
+    certificate: ClientCertificate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +50,18 @@ class Hop:
     """One request on the way: `url` without user information, and what may be sent there."""
 
     url: URL
-    headers: tuple[tuple[str, str], ...]
+    method: str = "GET"
+    headers: Headers = field(default=(), repr=False)
+    secrets: Secrets = Secrets()
     policy: AddressPolicy = AddressPolicy.LOCAL_ALLOWED
 
 
-def first_hop(url: str, headers: tuple[tuple[str, str], ...]) -> Hop | Failure:
-    """The request that the job asks for. User information in the URL becomes an Authorization header."""
+def first_hop(url: str, options: OriginOptions, home: str | None = None) -> Hop | Failure:
+    """The request that the job asks for.
+
+    `home` is the URL that the job names where `url` is another one: the job's secrets are for the origin of `home`.
+    User information in `url` becomes Basic credentials, unless there are credentials for the server.
+    """
     scheme = url.partition(":")[0].lower()
     if scheme not in ("http", "https"):
         named = scheme if scheme.isalnum() and len(scheme) <= 20 else "this"
@@ -66,45 +70,96 @@ def first_hop(url: str, headers: tuple[tuple[str, str], ...]) -> Hop | Failure:
     parsed = _parse(url)
     if parsed is None or not parsed.raw_host or parsed.port is None:
         return Failure(kind=FailureKind.UNSUPPORTED_SCHEME, message="the URL names no host that can be asked")
-    kept = [(name, value) for name, value in headers if name.lower() not in _OURS]
-    if parsed.raw_user is not None and not any(name.lower() == "authorization" for name, _ in kept):
-        credentials = b64encode(f"{parsed.user}:{parsed.password or ''}".encode()).decode("ascii")
-        kept.append(("Authorization", f"Basic {credentials}"))
-    return Hop(url=_bare(parsed), headers=tuple(kept))
+    headers = tuple(item for item in options.headers if item[0].lower() not in OURS | {_PROXY_ONLY})
+    hop = Hop(
+        url=_bare(parsed),
+        method=options.method,
+        headers=headers,
+        secrets=Secrets(credentials=_for_the_server(options), certificate=options.client_certificate),
+    )
+    if home is not None and not _is_home(parsed, home):
+        hop = replace(hop, headers=_harmless(headers), secrets=Secrets())
+    if parsed.raw_user is None or hop.secrets.credentials:
+        return hop
+    own = Credential(
+        target=CredentialTarget.SERVER,
+        scheme=CredentialScheme.BASIC,
+        user=parsed.user or "",
+        password=parsed.password or "",
+    )
+    return replace(hop, secrets=replace(hop.secrets, credentials=(own,)))
 
 
-def next_hop(hop: Hop, location: str | None, seen: AddressClass) -> Hop | Failure:
-    """Where a redirect leads; `seen` is the class of the address that sent it.
+def next_hop(hop: Hop, head: Head, seen: AddressClass, options: OriginOptions) -> Hop | Failure:
+    """Where the redirect `head` leads; `seen` is the class of the address that sent it.
 
-    REDIRECT_REFUSED for another protocol or a step down to http, BAD_RESPONSE for a target that is none.
+    REDIRECT_REFUSED where the job or our rules forbid it, BAD_RESPONSE for a target that is none. Without any
+    target the status counts as it is.
     """
-    host = hop.url.host or "the origin"
+    location = head.headers.get("Location")
+    if location is None:
+        return failure_of_answer(head)
     target = _target(hop.url, location)
     if target is None:
-        return Failure(kind=FailureKind.BAD_RESPONSE, message=f"{host}: redirects without a usable target")
-    if target.scheme not in ("http", "https"):
-        message = f"{shown(hop.url)} redirects to another protocol ({target.scheme[:20]}), which is refused"
-        return Failure(kind=FailureKind.REDIRECT_REFUSED, message=message)
-    if hop.url.scheme == "https" and target.scheme == "http":
-        message = f"{shown(hop.url)} redirects to {shown(target)} without TLS, which is refused"
-        return Failure(kind=FailureKind.REDIRECT_REFUSED, message=message)
+        return head.failure(FailureKind.BAD_RESPONSE, "redirects without a usable target")
+    refused = _refusal(hop.url, target, options)
+    if refused is not None:
+        return Failure(kind=FailureKind.REDIRECT_REFUSED, message=refused, http_status=head.status)
     policy = hop.policy if seen is AddressClass.LOCAL else AddressPolicy.PUBLIC_ONLY
+    following = replace(hop, url=target, method=_method(head.status, hop.method), policy=policy)
     if _same_origin(target, hop.url):
-        return replace(hop, url=target, policy=policy)
-    harmless = tuple((name, value) for name, value in hop.headers if name.lower() in _HARMLESS)
-    return Hop(url=target, headers=harmless, policy=policy)
+        return following
+    return replace(following, headers=_harmless(hop.headers), secrets=Secrets())
 
 
-def carries_credentials(url: str, headers: tuple[tuple[str, str], ...]) -> bool:
-    """True when what the job sends could make the answer its own: anything but harmless headers, or user
-    information in the URL."""
+def carries_credentials(url: str, options: OriginOptions) -> bool:
+    """True when what the job sends could make the answer its own: anything but harmless headers, credentials of any
+    kind, a client certificate, or user information in the URL."""
     parsed = _parse(url)
-    secret = any(name.lower() not in _HARMLESS | _OURS for name, _ in headers)
-    return secret or parsed is None or parsed.raw_user is not None or parsed.raw_password is not None
+    secret = any(name.lower() not in _HARMLESS | OURS for name, _ in options.headers)
+    return (
+        secret
+        or bool(options.credentials)
+        or options.client_certificate is not None
+        or parsed is None
+        or parsed.raw_user is not None
+        or parsed.raw_password is not None
+    )
 
 
-def _target(base: URL, location: str | None) -> URL | None:
-    relative = _parse(location.strip()) if location else None
+def _refusal(source: URL, target: URL, options: OriginOptions) -> str | None:
+    """Why this redirect is not followed, or None."""
+    if options.redirects is RedirectPolicy.DISALLOW:
+        return f"{shown(source)} redirects to {shown(target)}, and the job follows no redirects"
+    if target.scheme not in ("http", "https"):
+        return f"{shown(source)} redirects to another protocol ({target.scheme[:20]}), which is refused"
+    if source.scheme == "https" and target.scheme == "http" and not options.allow_https_to_http:
+        return f"{shown(source)} redirects to {shown(target)} without TLS, which is refused"
+    return None
+
+
+def _method(status: int, method: str) -> str:
+    """RFC 9110 §15.4.2 to §15.4.4: 303 asks for another resource, by GET; what clients made of POST stays so."""
+    if method == "HEAD":
+        return method
+    return "GET" if status == 303 or (status in (301, 302) and method == "POST") else method
+
+
+def _is_home(url: URL, home: str) -> bool:
+    named = _parse(home)
+    return named is not None and _same_origin(named, url)
+
+
+def _for_the_server(options: OriginOptions) -> tuple[Credential, ...]:
+    return tuple(item for item in options.credentials if item.target is CredentialTarget.SERVER)
+
+
+def _harmless(headers: Headers) -> Headers:
+    return tuple((name, value) for name, value in headers if name.lower() in _HARMLESS)
+
+
+def _target(base: URL, location: str) -> URL | None:
+    relative = _parse(location.strip())
     if relative is None:
         return None
     try:

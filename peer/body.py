@@ -100,6 +100,8 @@ class BodyReceiver:
         self._in_lane = 0
         self._last_flush = 0.0
         self._reading_paused = False
+        self.held_back = False
+        """Set by whoever holds reading back on purpose, while it does: such time is no stall."""
         self._surplus = False
         self._outcome: int | Failure | None = None
         self._ended: asyncio.Future[int | Failure] = loop.create_future()
@@ -325,7 +327,7 @@ class BodyReceiver:
         if not self._flushed_since_beat and self._filling is not None and not self._in_lane:
             self._hand_on()
         self._flushed_since_beat = False
-        if self._reading_paused or self._outcome is not None:
+        if self._reading_paused or self.held_back or self._outcome is not None:
             self._rates.clear()
         else:
             self._rates.append(self._since_beat)

@@ -149,8 +149,16 @@ class Failure:
         return PERSISTENCE[self.kind]
 
 
+_PASSING_4XX = frozenset({408, 409, 425, 429})
+_FATAL_STATUSES = frozenset({300, 301, 302, 303, 304, 305, 307, *range(400, 500), 501, 505}) - _PASSING_4XX
+
+
 def failure_of_status(status: int, message: str, retry_after_s: float | None = None) -> Failure:
-    """The failure an HTTP status of 300 or above stands for (redirects that are followed never get here)."""
+    """The failure an HTTP status of 300 or above stands for (redirects that are followed never get here).
+
+    The table of bits-reference 6.3, with 425 and 429 made transient (RFC 8470 §5.2, RFC 6585 §4) and 412 read as
+    what it says.
+    """
     fixed = {
         401: FailureKind.AUTH_REQUIRED,
         407: FailureKind.AUTH_REQUIRED,
@@ -159,13 +167,9 @@ def failure_of_status(status: int, message: str, retry_after_s: float | None = N
         410: FailureKind.GONE,
         429: FailureKind.BUSY,
         503: FailureKind.BUSY,
-        501: FailureKind.HTTP_FATAL,
-        505: FailureKind.HTTP_FATAL,
-        408: FailureKind.HTTP_TRANSIENT,
-        409: FailureKind.HTTP_TRANSIENT,
-        425: FailureKind.HTTP_TRANSIENT,
+        412: FailureKind.CHANGED,
     }
-    default = FailureKind.HTTP_TRANSIENT if status >= 500 else FailureKind.HTTP_FATAL
+    default = FailureKind.HTTP_FATAL if status in _FATAL_STATUSES else FailureKind.HTTP_TRANSIENT
     return Failure(
         kind=fixed.get(status, default), message=message, retry_after_s=retry_after_s, http_status=status
     )

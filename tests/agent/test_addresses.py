@@ -12,6 +12,7 @@ from agent.addresses import (
     AddressRefusedError,
     AddressRules,
     PolicyResolver,
+    leads_here,
     socket_factory,
 )
 
@@ -64,6 +65,33 @@ PUBLIC, LOCAL, FORBIDDEN = AddressClass.PUBLIC, AddressClass.LOCAL, AddressClass
 )
 def test_class(address: str, kind: AddressClass) -> None:
     assert AddressRules().classify(address) is kind
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "here"),
+    [
+        ("example.org", PUBLIC, False),
+        ("intranet", PUBLIC, False),
+        ("localhost", LOCAL, True),
+        ("LOCALHOST.", LOCAL, True),
+        ("a.localhost", LOCAL, True),
+        ("notlocalhost", PUBLIC, False),
+        ("127.0.0.1", LOCAL, True),
+        ("::1", LOCAL, True),
+        ("::ffff:127.0.0.1", LOCAL, True),
+        ("10.0.0.1", LOCAL, False),
+        ("127.1", LOCAL, False),
+        ("0x7f000001", LOCAL, False),
+        ("2852039166", FORBIDDEN, False),
+        ("169.254.169.254", FORBIDDEN, False),
+        ("fe80::1%eth0", FORBIDDEN, False),
+        ("0", FORBIDDEN, False),
+        ("8.8.8.8", PUBLIC, False),
+    ],
+)
+def test_a_host_that_somebody_else_resolves(host: str, kind: AddressClass, *, here: bool) -> None:
+    assert AddressRules().classify_unresolved(host) is kind
+    assert leads_here(host) is here
 
 
 def test_policies() -> None:

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import aiohttp.http_parser
 import pytest
 
-from agent.core.facts import OriginFacts, RangeSupport, Sharing
+from agent.core.facts import RangeSupport, Sharing
 from agent.origin import OriginClient, OriginRequest, OriginSettings
+from agent.origin_options import OriginOptions
 from peer.core.failure import Failure, FailureKind
 from peer.sink import Fetched
 from tests.support.origin import Origin
@@ -42,8 +43,7 @@ def test_the_c_parser_is_in_use() -> None:
 
 
 async def test_probe_tells_what_head_tells(origin: Origin, client: OriginClient) -> None:
-    facts = await client.probe(origin.url("/small"))
-    assert isinstance(facts, OriginFacts)
+    facts = await facts_of(client, origin.url("/small"))
     assert facts.length == len(SMALL)
     assert facts.etag is not None
     assert facts.etag.startswith('"')
@@ -76,8 +76,7 @@ async def test_what_may_be_shared(
 
 @pytest.mark.parametrize("name", ["Authorization", "Cookie", "X-Api-Key"])
 async def test_an_answer_to_credentials_is_not_shared(origin: Origin, client: OriginClient, name: str) -> None:
-    facts = await client.probe(origin.url("/small"), ((name, "secret"),))
-    assert isinstance(facts, OriginFacts)
+    facts = await facts_of(client, origin.url("/small"), OriginOptions(headers=((name, "secret"),)))
     assert facts.sharing is Sharing.CREDENTIALS
     assert origin.log[0].headers[name.lower()] == "secret"
 
@@ -89,15 +88,15 @@ async def test_user_information_becomes_basic_credentials(origin: Origin, client
 
 
 async def test_harmless_headers_do_not_forbid_sharing(origin: Origin, client: OriginClient) -> None:
-    facts = await client.probe(origin.url("/small"), (("Accept", "text/html"), ("User-Agent", "mine")))
-    assert isinstance(facts, OriginFacts)
+    options = OriginOptions(headers=(("Accept", "text/html"), ("User-Agent", "mine")))
+    facts = await facts_of(client, origin.url("/small"), options)
     assert facts.sharing is Sharing.ALLOWED
     assert (origin.log[0].headers["accept"], origin.log[0].headers["user-agent"]) == ("text/html", "mine")
 
 
 async def test_a_job_cannot_set_what_belongs_to_the_connection(origin: Origin, client: OriginClient) -> None:
     odd = (("Range", "bytes=0-1"), ("Host", "evil"), ("Accept-Encoding", "gzip"), ("Transfer-Encoding", "chunked"))
-    await client.probe(origin.url("/small"), odd)
+    await client.probe(origin.url("/small"), OriginOptions(headers=odd))
     sent = origin.log[0].headers
     assert "range" not in sent
     assert "transfer-encoding" not in sent

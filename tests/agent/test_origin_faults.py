@@ -157,7 +157,7 @@ BODY_CASES = [
     Case("disposition", None),  # 49
     Case("header:value=Set-Cookie: a=b", None),  # 51
     Case("header:value=Content-Type: text/html", None),
-    Case("redirect-nowhere", K.BAD_RESPONSE),
+    Case("redirect-nowhere", K.HTTP_FATAL),
 ]
 
 

@@ -233,9 +233,11 @@ async def test_buffers_come_back(make: Make, source: Source) -> None:
     await finish(receiver)
     free = len(POOL._free)
     assert free >= 1
-    second = make(MemorySink(10), 10)
+    slow = SlowSink(10)  # else a quick worker has given it back before we look
+    second = make(slow, 10)
     second.feed(b"0123456789")
     assert len(POOL._free) == free - 1
+    slow.go.set()
     await finish(second)
     assert len(POOL._free) == free
 

@@ -35,6 +35,7 @@ from tests.support.origin_plan import (
     Request,
     Resource,
     Version,
+    away_s,
     etag_of,
     head_of,
     payload,
@@ -50,7 +51,8 @@ _MODIFIED = 1_700_000_000
 class Origin:
     """The server. An async context manager; everything it opens it closes.
 
-    `rate` limits all payload together, in bytes a second. `host` is the address to listen on.
+    `rate` limits all payload together, in bytes a second. `host` is the address to listen on. With `client_ca`, a
+    PEM file, clients must show a certificate of that authority.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Origin:
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ServerCertificate | None = None,
+        client_ca: Path | None = None,
         rate: float | None = None,
     ) -> None:
         self.log: list[Request] = []
@@ -68,6 +71,8 @@ class Origin:
         self.accepted = 0
         """Connections accepted so far."""
         self._host, self._port, self._tls = host, port, tls
+        self._client_ca = client_ca
+        self._away_until = 0.0
         self._resources: dict[str, Resource] = {}
         self._directory: Path | None = None
         self._server: asyncio.Server | None = None
@@ -90,9 +95,12 @@ class Origin:
         etag: str | None = "auto",
         modified: int | None = _MODIFIED,
         headers: tuple[tuple[str, str], ...] = (),
+        methods: tuple[str, ...] = ("GET", "HEAD"),
+        guard: Callable[[Request], Reply | None] | None = None,
     ) -> Resource:
         """Serve `content` (bytes or a file) at `path`. `other` is the content that flipping faults change to
-        (default: every byte inverted). `etag` "auto" makes one from the bytes, None sends none."""
+        (default: every byte inverted). `etag` "auto" makes one from the bytes, None sends none. `methods` are
+        answered, and `guard` may answer in the content's place."""
         if other is None:
             other = bytes(255 - byte for byte in content[:65536]) if isinstance(content, bytes) else b"other"
             if isinstance(content, bytes):
@@ -102,6 +110,8 @@ class Origin:
             other=Version(other, etag_of(other) if etag == "auto" else etag, modified and modified + 60),
             faults=[item if isinstance(item, Fault) else Fault.parse(item) for item in faults],
             headers=headers,
+            methods=methods,
+            guard=guard,
         )
         self._resources[path] = resource
         return resource
@@ -138,7 +148,7 @@ class Origin:
     # --- running -------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Origin:
-        context = self._tls.context() if self._tls else None
+        context = self._tls.context(self._client_ca) if self._tls else None
         self._server = await asyncio.start_server(
             self._connected, self._host, self._port, ssl=context, limit=1 << 17, backlog=512
         )
@@ -188,6 +198,8 @@ class Origin:
         }
         parts = urlsplit(target)
         request = Request(method, unquote(parts.path), parts.query, headers, time.monotonic() - self._began)
+        request.target = target
+        request.early = time.monotonic() < self._away_until
         self.log.append(request)
         self._changed.set()
         resource = self._find(request.path)
@@ -233,6 +245,7 @@ class Origin:
             return
         for _ in range(reply.informational):
             writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n")
+        self._away_until = max(self._away_until, time.monotonic() + away_s(reply))
         writer.write(head_of(reply))
         request.status = reply.status
         self._changed.set()

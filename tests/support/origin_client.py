@@ -1,7 +1,7 @@
 """An `OriginClient` for tests, and a sink that shows every byte that was ever written to it.
 
 async with origin_client() as client:
-    facts = await client.probe(url)
+    facts = await facts_of(client, url)
     sink = MemorySink()
     outcome = await client.fetch(OriginRequest(url=url, item=ByteRange(0, 10), facts=facts), sink)
 """
@@ -14,7 +14,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from agent.core.facts import OriginFacts
-from agent.origin import OriginClient, OriginRequest, OriginSettings
+from agent.origin import Described, OriginClient, OriginRequest, OriginSettings
+from agent.origin_options import PLAIN, OriginOptions
+from agent.throttle import Limiter
 from peer.body import BodyLimits
 from peer.core.failure import Failure
 from peer.sink import Fetched
@@ -81,11 +83,16 @@ async def origin_client(settings: OriginSettings | None = None) -> AsyncIterator
         workers.close()
 
 
-async def facts_of(client: OriginClient, url: str) -> OriginFacts:
-    """What a probe says, which must be facts."""
-    facts = await client.probe(url)
-    assert isinstance(facts, OriginFacts), facts
-    return facts
+async def described(client: OriginClient, url: str, options: OriginOptions = PLAIN) -> Described:
+    """What a probe says, which must be no failure."""
+    found = await client.probe(url, options)
+    assert isinstance(found, Described), found
+    return found
+
+
+async def facts_of(client: OriginClient, url: str, options: OriginOptions = PLAIN) -> OriginFacts:
+    """The facts that a probe finds."""
+    return (await described(client, url, options)).facts
 
 
 async def fetch(
@@ -94,11 +101,16 @@ async def fetch(
     facts: OriginFacts,
     item: ByteRange | None = None,
     sink: MemorySink | None = None,
+    *,
+    options: OriginOptions = PLAIN,
+    limiter: Limiter | None = None,
+    home: str | None = None,
 ) -> tuple[Fetched | Failure, MemorySink]:
     """Fetch `item` (default: everything) into a sink."""
     sink = sink or MemorySink()
     whole = ByteRange(0, MAX_CONTENT_BYTES if facts.length is None else facts.length)
-    outcome = await client.fetch(OriginRequest(url=url, item=item or whole, facts=facts), sink)
+    request = OriginRequest(url=url, item=item or whole, facts=facts, options=options, limiter=limiter, home=home)
+    outcome = await client.fetch(request, sink)
     return outcome, sink
 
 

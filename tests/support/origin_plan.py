@@ -5,10 +5,13 @@ RFC 9110 §13.1.5 (If-Range) and §14 (ranges, one a request). Never knows: sock
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -32,6 +35,10 @@ class Request:
     """Names in lower case."""
     at: float
     """Seconds (monotonic) since the origin was made."""
+    target: str = ""
+    """As it was spelled in the request."""
+    early: bool = False
+    """It came before the time that an answer with Retry-After had named, of whatever path."""
     status: int = 0
     sent: int = 0
     finished: bool = False
@@ -68,12 +75,17 @@ class Resource:
     seen: dict[str, int] = field(default_factory=dict)
     """Fault name -> requests it would have concerned so far."""
     headers: tuple[tuple[str, str], ...] = ()
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    """Others of them are answered as GET is, without ranges."""
+    guard: Callable[[Request], Reply | None] | None = None
+    """Asked first; what it returns is the answer."""
     gets: int = 0
     busy: int = 0
     sent: int = 0
 
     def turn(self, method: str) -> list[Fault]:
         """The faults whose turn it is for a request of this method; counts it."""
+        method = method if method == "HEAD" else "GET"
         mine = []
         for fault in self.faults:
             if method in FAULTS[fault.name][0]:
@@ -108,11 +120,14 @@ def etag_of(content: Content) -> str:
 
 def plan(resource: Resource, request: Request) -> tuple[Version, Reply]:
     """The honest answer, then bent by the faults whose turn it is."""
+    refused = resource.guard(request) if resource.guard is not None else None
+    if refused is not None:
+        return resource.version, refused
     faults = resource.turn(request.method)
     names = {fault.name for fault in faults}
     version = resource.version_for(request.method, names)
-    if request.method not in ("GET", "HEAD"):
-        return version, plain(405, b"GET and HEAD only\n")
+    if request.method not in resource.methods:
+        return version, plain(405, f"{' and '.join(resource.methods)} only\n".encode())
     reply = _honest(version, request, ignore_if_range=bool(names & {"etag-flip-206"}))
     for name, value in resource.headers:
         reply.set(name, value)
@@ -156,6 +171,17 @@ def _parse_range(text: str, total: int) -> tuple[int, int] | None:
 
 def plain(status: int, body: bytes) -> Reply:
     return Reply(status=status, total=len(body), body=body, headers=[("Content-Type", "text/plain")])
+
+
+def away_s(reply: Reply) -> float:
+    """Seconds for which this answer sends the client away."""
+    for name, value in reply.headers:
+        if name == "Retry-After" and reply.status in (429, 503):
+            with contextlib.suppress(ValueError):
+                return float(value)
+            with contextlib.suppress(ValueError, TypeError):
+                return parsedate_to_datetime(value).timestamp() - time.time()
+    return 0.0
 
 
 def head_of(reply: Reply) -> bytes:

@@ -27,11 +27,18 @@ class ServerCertificate:
     certificate_file: Path
     key_file: Path
 
-    def context(self) -> ssl.SSLContext:
-        """A server's TLS context that shows this certificate."""
+    def context(self, client_ca: Path | None = None) -> ssl.SSLContext:
+        """A server's TLS context that shows this certificate, and wants one of `client_ca` in return."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate_file, self.key_file)
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+    @property
+    def serial_number(self) -> int:
+        return x509.load_pem_x509_certificate(self.certificate_file.read_bytes()).serial_number
 
 
 class Authority:
@@ -71,11 +78,37 @@ class Authority:
         """Valid now, for a host that nobody here is called."""
         return self.issue("wrong-name", names=("elsewhere.example",))
 
+    def client(self, label: str = "client") -> ServerCertificate:
+        """A certificate that a client may show."""
+        return self.issue(label, usage=ExtendedKeyUsageOID.CLIENT_AUTH)
+
+    def with_revocations(self, *revoked: ServerCertificate, label: str = "ca-and-crl") -> Path:
+        """A file with the authority's certificate and its list of what it took back."""
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - _DAY)
+            .next_update(now + _DAY)
+        )
+        for certificate in revoked:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(certificate.serial_number)
+                .revocation_date(now - _DAY)
+                .build()
+            )
+        revocations = builder.sign(self._key, hashes.SHA256())
+        file = self._directory / f"{label}.pem"
+        file.write_bytes(self.ca_file.read_bytes() + revocations.public_bytes(serialization.Encoding.PEM))
+        return file
+
     def issue(
         self,
         label: str,
         names: tuple[str, ...] = LOOPBACK_NAMES,
         valid: tuple[dt.datetime, dt.datetime] | None = None,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> ServerCertificate:
         """A server certificate for `names` (DNS names or addresses), stored under `label`."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -90,7 +123,7 @@ class Authority:
             .not_valid_before(start)
             .not_valid_after(stop)
             .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
             )
