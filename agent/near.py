@@ -1,4 +1,4 @@
-"""Asking near: who has this content? The own cache first, then every live peer, again while it may change.
+"""Asking near: who has this content? The own cache first, then the live peers, each watched for what changes.
 
 Turns answers into `SourceOffered` and `SourceLost`. Never decides which source is used, never fetches.
 """
@@ -6,25 +6,32 @@ Turns answers into `SourceOffered` and `SourceLost`. Never decides which source 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import random
 from typing import TYPE_CHECKING
 
 from agent.context import Context
 from agent.core.commands import AskNear
 from agent.core.events import NearAnswered, SourceLost, SourceOffered
 from agent.core.sources import CACHE, peer_source
-from peer.core.failure import Failure
+from agent.near_peer import PeerWatch, Seen
 from peer.core.voucher import PeerId
-from peer.core.wire import Offer
-from validation.content import NO_CHUNKS, Bitfield, ContentId, decode_bitfield
+from validation.content import NO_CHUNKS, Bitfield, ContentId
 
 if TYPE_CHECKING:
     from peer.network import PeerNetwork
 
-ASK_AGAIN_S = 0.5
-"""How often a peer is asked again that has only a part, or nothing yet."""
+NEIGHBOURS = 32
+"""Peers watched at once for one content. Each costs a connection and up to 16 KiB/s on both sides. Among N agents
+that each choose so many at random, all are connected as long as 32 is well above ln N (Erdős and Rényi 1959)."""
+
+CALLERS_KEPT = 256
+"""Peers that asked us for the content and are asked before others; a group can be larger than that."""
+
 SETTLE_S = 0.8
 """Longest wait for the first round of discovery of an agent that has just started."""
+
+LOOK_S = 5.0
+"""How often the list of live peers is looked at when nobody says that it changed."""
 
 
 class NearWatch:
@@ -33,8 +40,19 @@ class NearWatch:
     def __init__(self, context: Context, command: AskNear) -> None:
         self._context = context
         self._command = command
-        self._answered_for: dict[PeerId, ContentId] = {}
-        self._complete: set[PeerId] = set()
+        self._rng = random.Random()
+        self._watches: dict[PeerId, PeerWatch] = {}
+        """At most NEIGHBOURS, those included that have everything and are watched no more."""
+        self._posted: dict[PeerId, Seen] = {}
+        """What was said of each peer that is offered."""
+        self._asked: set[PeerId] = set()
+        """Live peers that were asked, watched or not."""
+        self._callers: set[PeerId] = set()
+        self._unasked: list[PeerId] = []
+        self._spare: list[PeerId] = []
+        """Peers that were asked and had nothing; both lists are in random order, the next one last."""
+        self._look = True
+        """The live peers are others than before."""
         self._wake = asyncio.Event()
         self._stopped = False
 
@@ -45,17 +63,22 @@ class NearWatch:
 
     def peer_up(self) -> None:
         """Somebody new is there: ask at once."""
+        self._look = True
         self._wake.set()
 
     def peer_down(self, peer: PeerId) -> None:
         """A peer went away, or was banned."""
-        self._complete.discard(peer)
-        if self._answered_for.pop(peer, None) is not None:
-            self._post(SourceLost(file=self._command.file, source=peer_source(peer)))
+        self._leave(peer)
+        self._asked.discard(peer)
+        self._callers.discard(peer)
+        self._look = True
+        self._wake.set()
 
     def id_for(self, peer: PeerId) -> ContentId:
         """By which id that peer knows the content."""
-        return self._answered_for.get(peer, self._command.content_ids[0])
+        watch = self._watches.get(peer)
+        known = None if watch is None else watch.content_id
+        return known or self._command.content_ids[0]
 
     async def run(self) -> None:
         """Until stopped: answers `AskNear`."""
@@ -64,15 +87,31 @@ class NearWatch:
         if network is None:
             self._post(NearAnswered(file=self._command.file))
             return
-        await network.settled(SETTLE_S)
-        await self._ask_all(network)
-        self._post(NearAnswered(file=self._command.file))
+        end_listening = network.listen(self._command.content_ids, self._called)
+        try:
+            await network.settled(SETTLE_S)
+            async with asyncio.TaskGroup() as group:
+                await self._watch_all(network, group)
+                for peer in list(self._watches):
+                    self._leave(peer)
+        finally:
+            end_listening()
+
+    async def _watch_all(self, network: PeerNetwork, group: asyncio.TaskGroup) -> None:
+        self._fill(network, group)
+        first: list[PeerWatch] | None = list(self._watches.values())
         while not self._stopped:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), ASK_AGAIN_S)
+            if first is not None and all(watch.asked for watch in first):
+                first = None
+                self._post(NearAnswered(file=self._command.file))
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._look = True
             self._wake.clear()
             if not self._stopped:
-                await self._ask_all(network)
+                self._fill(network, group)
 
     def _post(self, event: SourceOffered | SourceLost | NearAnswered) -> None:
         if not self._stopped:
@@ -87,32 +126,75 @@ class NearWatch:
         if have:
             self._post(SourceOffered(file=self._command.file, source=CACHE, have=have, claimed=NO_CHUNKS))
 
-    async def _ask_all(self, network: PeerNetwork) -> None:
-        async with asyncio.TaskGroup() as group:
-            for peer in network.live():
-                if peer.peer_id not in self._complete:
-                    group.create_task(self._ask(network, peer.peer_id))
+    # --- whom to watch ---------------------------------------------------------------------------------------
 
-    async def _ask(self, network: PeerNetwork, peer: PeerId) -> None:
-        for content_id in self._command.content_ids:
-            answer = await network.offer(peer, content_id)
-            if isinstance(answer, Failure):
-                break
-            if answer is not None and (have := self._have(answer)):
-                if have == self._command.layout.everything:
-                    self._complete.add(peer)
-                self._answered_for[peer] = content_id
-                source = peer_source(peer)
-                self._post(SourceOffered(file=self._command.file, source=source, have=have, claimed=NO_CHUNKS))
+    def _called(self, peer: PeerId) -> None:
+        """It asks us for this content: it has a part in it, or will have."""
+        if peer not in self._watches and peer not in self._callers and len(self._callers) < CALLERS_KEPT:
+            self._callers.add(peer)
+            self._asked.discard(peer)
+            self._look = True
+            self._wake.set()
+
+    def _fill(self, network: PeerNetwork, group: asyncio.TaskGroup) -> None:
+        """Watch as many as there may be. Who was never asked goes before who had nothing, and takes its place."""
+        if self._look:
+            self._look = False
+            self._see_who_is_there(network)
+        while self._unasked or self._spare:
+            if len(self._watches) >= NEIGHBOURS and not (self._unasked and self._make_room()):
                 return
-        self.peer_down(peer)
+            peer = (self._unasked or self._spare).pop()
+            watch = PeerWatch(network, self._command, peer, self._told)
+            self._watches[peer] = watch
+            self._asked.add(peer)
+            watch.task = group.create_task(watch.run())
 
-    def _have(self, offer: Offer) -> Bitfield:
-        """What the peer has; nothing when its idea of the content is not ours."""
-        layout = self._command.layout
-        if (offer.length, offer.chunk_bytes) != (layout.length, layout.chunk_bytes):
-            return NO_CHUNKS
-        try:
-            return decode_bitfield(offer.have, layout.count)
-        except ValueError:
-            return NO_CHUNKS
+    def _see_who_is_there(self, network: PeerNetwork) -> None:
+        live = [peer.peer_id for peer in network.live()]
+        for peer in self._watches.keys() - live:
+            if self._watches[peer].seen is None:
+                self._leave(peer)
+                self._asked.discard(peer)
+        self._unasked = [peer for peer in live if peer not in self._asked]
+        self._rng.shuffle(self._unasked)
+        self._unasked.sort(key=self._callers.__contains__)
+        self._spare = [peer for peer in live if peer in self._asked and peer not in self._watches]
+        self._rng.shuffle(self._spare)
+
+    def _make_room(self) -> bool:
+        """One that had nothing is watched no more."""
+        for peer, watch in self._watches.items():
+            if watch.asked and watch.seen is None:
+                self._leave(peer)
+                self._spare.insert(0, peer)
+                return True
+        return False
+
+    def _leave(self, peer: PeerId) -> None:
+        watch = self._watches.pop(peer, None)
+        if watch is not None and watch.task is not None:
+            watch.task.cancel()
+            watch.asked = True
+        self._offer(peer, None)
+
+    # --- what they said --------------------------------------------------------------------------------------
+
+    def _told(self, watch: PeerWatch) -> None:
+        if self._watches.get(watch.peer) is watch:
+            self._offer(watch.peer, watch.seen)
+            self._wake.set()
+
+    def _offer(self, peer: PeerId, seen: Seen | None) -> None:
+        """Report what is new about a peer."""
+        if seen == self._posted.get(peer):
+            return
+        file, source = self._command.file, peer_source(peer)
+        if seen is None:
+            del self._posted[peer]
+            self._post(SourceLost(file=file, source=source))
+        else:
+            self._posted[peer] = seen
+            self._post(
+                SourceOffered(file=file, source=source, have=seen.have, claimed=seen.claimed, wants=seen.wants)
+            )

@@ -13,94 +13,53 @@ Sources: architecture section 3; reliability 2.1 (D7), 2.3 (cache insert, evict)
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from peer import cacheindex, durable
 from peer.cachefiles import NotCached, ObjectFiles
 from peer.cacheindex import ChunkRow, Record
-from peer.core.eviction import EvictionLimits, Usage, choose, expired
+from peer.cacheshelf import Shelf, shown
+from peer.cachevalues import CacheEntry, CacheLimits, CacheRecord, Deletion, NewChunk
+from peer.core.eviction import EvictionLimits, choose, shrink
 from peer.core.voucher import PeerId, Voucher
 from peer.database import Database, DatabaseOptions, Durability
 from peer.workers import Workers
-from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout, ContentId, bitfield, chunks_in
+from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, ContentId, bitfield, chunks_in
 from validation.digest import ChunkDigest
 from validation.ranges import ByteRange
 
-__all__ = ["CacheEntry", "CacheLimits", "CacheRecord", "NewChunk", "NotCached", "PeerCache"]
+__all__ = ["CacheEntry", "CacheLimits", "CacheRecord", "Deletion", "NewChunk", "NotCached", "PeerCache"]
 
 INDEX_NAME = "index.sqlite"
 OBJECTS_NAME = "objects"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheLimits:
-    """How much and how long. BITS: 1 % of the volume and 90 days since the last access (bits-reference 4.2)."""
-
-    max_bytes: int | None = None
-    max_share: float = 0.1
-    """Of the disk's size; used when `max_bytes` is None."""
-    max_age_s: float = 90 * 86400.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheEntry:
-    """What the cache offers of one content, at the time of asking."""
-
-    layout: ChunkLayout
-    have: Bitfield
-    """Chunks held, also those that are still to be checked before their first use."""
-    content_ids: tuple[ContentId, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewChunk:
-    """A verified chunk to be copied in. `source_fd` holds its bytes at the same offset as in the content."""
-
-    content_ids: tuple[ContentId, ...]
-    """The content's ids (by URL, by digest): at least one; the first names it."""
-    layout: ChunkLayout
-    chunk: ChunkIndex
-    digest: ChunkDigest
-    vouchers: tuple[Voucher, ...]
-    """Verified ones; those that name another chunk, digest or content are left out."""
-    source_fd: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheRecord:
-    """One record as people see it. Times: seconds since 1970."""
-
-    content_id: ContentId
-    aliases: tuple[ContentId, ...]
-    length: int
-    chunks_held: int
-    bytes_held: int
-    last_access_at: float
-    created_at: float
-
-
 class PeerCache:
     """An open cache directory, which is this object's alone. `problems`: sentences about damage that was met."""
 
-    def __init__(self, files: ObjectFiles, database: Database, limits: EvictionLimits, workers: Workers) -> None:
+    def __init__(
+        self, directory: Path, files: ObjectFiles, database: Database, workers: Workers, clock: Callable[[], float]
+    ) -> None:
         """Use `open`."""
+        self._directory = directory
         self._files = files
         self._database = database
-        self._limits = limits
         self._workers = workers
-        self._clock: Callable[[], float] = float
-        self._records: dict[int, Record] = {}
-        self._by_id: dict[ContentId, Record] = {}
-        self._next_key = 1
+        self._clock = clock
+        self._limits = CacheLimits()
+        self._bounds = EvictionLimits(max_bytes=0, max_age_s=0.0)
+        self._shelf = Shelf()
+        self._too_full = False
+        """Records in use hold more than the limit: room is to be made when one is let go."""
         self._closed = False
         self._withdrawals = 0
         self._withdrawn_at: dict[PeerId, int] = {}
         """Which withdrawal was the last for a signer: chunks that were being copied meanwhile lose its word too."""
         self.problems = database.problems
+        self.on_change: Callable[[ContentId], None] = lambda _: None
+        """Called with every id of a content whose chunks came or went, once that is so for `find`."""
 
     @classmethod
     async def open(
@@ -110,14 +69,14 @@ class PeerCache:
 
         `clock` gives seconds since 1970. Raises DatabaseError (in use, too new), OSError.
         """
-        files, bounds = await workers.run(_prepare, directory, limits)
+        files = await workers.run(_prepare, directory)
         try:
             options = DatabaseOptions(path=directory / INDEX_NAME, migrations=cacheindex.MIGRATIONS)
             database = await Database.open(options)
             try:
-                self = cls(files, database, bounds, workers)
-                self._clock = clock
+                self = cls(directory, files, database, workers, clock)
                 await self._load()
+                await self.set_limits(limits)
             except BaseException:
                 await database.close()
                 raise
@@ -136,43 +95,61 @@ class PeerCache:
         self._files.close()
 
     @property
+    def limits(self) -> CacheLimits:
+        """What was asked for."""
+        return self._limits
+
+    @property
     def limit_bytes(self) -> int:
         """The most the cache may hold, in bytes."""
-        return self._limits.max_bytes
+        return self._bounds.max_bytes
+
+    async def set_limits(self, limits: CacheLimits) -> None:
+        """New limits hold at once: what is above them goes now, what is in use when it is no more."""
+        bounds = await self._workers.run(_bounds_of, self._directory, limits)
+        self._limits, self._bounds = limits, bounds
+        await self.sweep()
 
     def find(self, content_id: ContentId) -> CacheEntry | None:
         """What is offered of this content; None when nothing is."""
-        record = self._by_id.get(content_id)
+        record = self._shelf.find(content_id)
         if record is None or record.have == NO_CHUNKS:
             return None
         return CacheEntry(layout=record.layout, have=record.have, content_ids=record.content_ids)
 
     def vouchers(self, content_id: ContentId, chunk: ChunkIndex) -> tuple[Voucher, ...]:
         """The chunk's vouchers that name exactly this content id (one for an alias proves its reader nothing)."""
-        record = self._by_id.get(content_id)
+        record = self._shelf.find(content_id)
         held = record.vouchers.get(chunk, ()) if record else ()
         return tuple(item for item in held if item.content_id == content_id)
 
     def digest_of(self, content_id: ContentId, chunk: ChunkIndex) -> ChunkDigest | None:
         """The digest the chunk was added with; None when it is not held."""
-        record = self._by_id.get(content_id)
+        record = self._shelf.find(content_id)
         return record.digests.get(chunk) if record else None
 
     def records(self) -> list[CacheRecord]:
         """Every record, oldest first."""
-        return [
-            CacheRecord(
-                content_id=record.content_ids[0],
-                aliases=record.content_ids[1:],
-                length=record.layout.length,
-                chunks_held=record.have.bit_count(),
-                bytes_held=record.bytes_held,
-                last_access_at=record.last_access_at,
-                created_at=record.created_at,
-            )
-            for record in self._records.values()
-            if record.have
-        ]
+        return [shown(record) for record in self._shelf if record.have and not record.doomed]
+
+    def record(self, content_id: ContentId) -> CacheRecord | None:
+        """One record, by any of its ids; None when there is none."""
+        record = self._shelf.find(content_id)
+        return shown(record) if record is not None and record.have else None
+
+    def hold(self, content_id: ContentId) -> Callable[[], bool]:
+        """Somebody begins to use this content: until the returned function is called, once, it stays readable
+        unless it is withdrawn. That function returns True when `sweep` is to be called soon."""
+        record = self._shelf.get(content_id)
+        if record is None:
+            return _nothing_to_do
+        record.users += 1
+
+        def let_go() -> bool:
+            record.users -= 1
+            return self._is_left(record)
+
+        return let_go
 
     async def add_chunk(self, chunk: NewChunk) -> None:
         """Copy one verified chunk in, making room by dropping other records.
@@ -181,32 +158,21 @@ class PeerCache:
         must stay open until this returns, also by cancellation. Raises OSError (no space), DatabaseError,
         ValueError (the content is already known with another layout).
         """
-        item, began = chunk.layout.range_of(chunk.chunk), self._withdrawals
-        if chunk.layout.length > self._limits.max_bytes:
+        if chunk.layout.length > self._bounds.max_bytes:
             return
-        record = self._record_for(chunk)
-        if record.digests.get(chunk.chunk, chunk.digest) != chunk.digest:
-            await self._lose(record, bitfield([chunk.chunk]))
-        if record.leaving >> chunk.chunk & 1:
+        record = self._shelf.put(chunk.content_ids, chunk.layout, self._clock())
+        if record is None:
             return
-        if not record.have >> chunk.chunk & 1:
-            record.coming[chunk.chunk] = item.length
-            try:
-                if not await self._make_room():
-                    return
-                await self._workers.finish(self._copy_in, record, chunk.source_fd, item)
-                if chunk.chunk not in record.coming:
-                    return
-            finally:
-                record.coming.pop(chunk.chunk, None)
-        await self._note(record, chunk, began)
+        await self._add(record, chunk)
+        if self._is_left(record):
+            await self.sweep()
 
     async def ensure_checked(self, content_id: ContentId, first: ChunkIndex, last: ChunkIndex) -> Bitfield:
         """Check the chunks `first` to `last` (both included) that this process has not checked yet.
 
         Returns those that are held and good; what does not match its digest is dropped.
         """
-        record = self._by_id.get(content_id)
+        record = self._shelf.get(content_id)
         if record is None:
             return NO_CHUNKS
         wanted = bitfield(range(first, min(last + 1, record.layout.count)))
@@ -235,15 +201,23 @@ class PeerCache:
 
         `target_fd` must stay open until this returns, also by cancellation.
         """
-        record = self._by_id.get(content_id)
-        touched = record.layout.touched_by(item) if record else range(0)
-        if touched:
-            await self.ensure_checked(content_id, ChunkIndex(touched[0]), ChunkIndex(touched[-1]))
-        await self._workers.finish(self._copy_out, content_id, item, target_fd)
+        record = self._shelf.find(content_id)
+        if record is None:
+            raise NotCached(f"{content_id} is not cached")
+        touched = record.layout.touched_by(item)
+        let_go = self.hold(content_id)
+        try:
+            if touched:
+                await self.ensure_checked(content_id, ChunkIndex(touched[0]), ChunkIndex(touched[-1]))
+            await self._workers.finish(self._copy_out, content_id, item, target_fd)
+        finally:
+            left = let_go()
+        if left:
+            await self.sweep()
 
     async def withdraw(self, content_id: ContentId) -> bool:
         """Drop the content under all its ids. False when it was not there."""
-        record = self._by_id.get(content_id)
+        record = self._shelf.get(content_id)
         if record is None:
             return False
         await self._drop([record])
@@ -251,7 +225,7 @@ class PeerCache:
 
     async def withdraw_chunks(self, content_id: ContentId, chunks: Bitfield) -> None:
         """Drop these chunks with their vouchers."""
-        record = self._by_id.get(content_id)
+        record = self._shelf.get(content_id)
         if record is not None:
             await self._lose(record, chunks)
 
@@ -261,7 +235,7 @@ class PeerCache:
         losses: list[tuple[Record, Bitfield]] = []
         self._withdrawals += 1
         self._withdrawn_at[signer] = self._withdrawals
-        for record in self._records.values():
+        for record in self._shelf:
             alone = NO_CHUNKS
             for chunk, vouchers in list(record.vouchers.items()):
                 others = tuple(item for item in vouchers if item.signer != signer)
@@ -277,41 +251,64 @@ class PeerCache:
         await self._change(lambda connection: cacheindex.delete_vouchers_of(connection, signer))
         return count
 
+    async def delete(self, content_id: ContentId) -> Deletion:
+        """Drop one record, by any of its ids, unless it is in use."""
+        record = self._shelf.find(content_id)
+        if record is not None and record.busy:
+            return Deletion.BUSY
+        if record is None or not record.have:
+            return Deletion.UNKNOWN
+        await self._drop([record])
+        return Deletion.DELETED
+
     async def clear(self) -> int:
-        """Drop everything; returns how many records there were."""
-        records = list(self._records.values())
-        await self._drop(records)
-        return len(records)
+        """Drop everything; returns how many records there were. Nobody finds them any more, also after a restart;
+        those in use can be read by who uses them until that ends."""
+        records = [record for record in self._shelf if not record.doomed]
+        count = sum(record.have != NO_CHUNKS for record in records)
+        await self._retire(records)
+        return count
+
+    async def sweep(self) -> int:
+        """Drop what is left behind by its last user, what expired, and what is above the limits; returns how many
+        records went."""
+        largest = self._bounds.max_bytes
+        left = [record for record in self._shelf if record.doomed and not record.busy]
+        too_large = [item for item in self._shelf if item.layout.length > largest and not item.doomed]
+        await self._drop(left)
+        await self._retire(too_large)
+        drop = shrink(self._shelf.usages(), self._clock(), self._bounds)
+        await self._drop_ids(drop)
+        self._too_full = sum(item.bytes_held for item in self._shelf.usages()) > largest
+        return len(left) + len(too_large) + len(drop)
 
     async def tidy(self) -> int:
-        """To be called now and then: drops what expired, stores last accesses. Returns how many records went."""
-        aged = expired(self._usages(), self._clock(), self._limits)
-        await self._drop([self._by_id[content_id] for content_id in aged])
+        """To be called now and then: sweeps and stores last accesses. Returns how many records went."""
+        count = await self.sweep()
         await self._store_accesses()
-        return len(aged)
+        return count
 
-    def _record_for(self, chunk: NewChunk) -> Record:
-        """The content's record, made when it is new, under all the ids given."""
-        record = next((self._by_id[item] for item in chunk.content_ids if item in self._by_id), None)
-        if record is None:
-            now = self._clock()
-            record = Record(
-                key=self._next_key,
-                file=secrets.token_hex(16),
-                layout=chunk.layout,
-                created_at=now,
-                last_access_at=now,
-                stored_access_at=now,
-            )
-            self._next_key += 1
-            self._records[record.key] = record
-        elif record.layout != chunk.layout:
-            raise ValueError(f"{chunk.content_ids[0]} is cached as {record.layout}, not as {chunk.layout}")
-        for content_id in chunk.content_ids:
-            if content_id not in self._by_id:
-                self._by_id[content_id] = record
-                record.content_ids += (content_id,)
-        return record
+    async def _add(self, record: Record, chunk: NewChunk) -> None:
+        item, began = chunk.layout.range_of(chunk.chunk), self._withdrawals
+        if record.digests.get(chunk.chunk, chunk.digest) != chunk.digest:
+            await self._lose(record, bitfield([chunk.chunk]))
+        if record.leaving >> chunk.chunk & 1:
+            return
+        if not record.have >> chunk.chunk & 1:
+            record.coming[chunk.chunk] = item.length
+            try:
+                if not await self._make_room():
+                    return
+                await self._workers.finish(self._copy_in, record, chunk.source_fd, item)
+                if chunk.chunk not in record.coming:
+                    return
+            finally:
+                record.coming.pop(chunk.chunk, None)
+        await self._note(record, chunk, began)
+
+    def _is_left(self, record: Record) -> bool:
+        """Somebody has just let go of it: is there anything to sweep?"""
+        return not record.busy and (record.doomed or self._too_full)
 
     async def _note(self, record: Record, chunk: NewChunk, began: int) -> None:
         """The chunk's bytes are here: hold it, and store that. `began`: withdrawals there were when it came."""
@@ -321,9 +318,10 @@ class PeerCache:
             if (item.chunk, item.digest) == (chunk.chunk, chunk.digest) and item.content_id in record.content_ids
         )
         kept = tuple(item for item in named if self._withdrawn_at.get(item.signer, 0) <= began)
-        if record.gone or (named and not kept):
+        if record.gone or record.doomed or (named and not kept):
             return
         record.gain(chunk.chunk, chunk.digest)
+        self._tell(record.content_ids)
         known = {(item.content_id, item.signer): item for item in (*record.vouchers.get(chunk.chunk, ()), *kept)}
         if known:
             record.vouchers[chunk.chunk] = tuple(known.values())
@@ -341,21 +339,20 @@ class PeerCache:
         await self._database.run(lambda connection: cacheindex.store_chunk(connection, row), Durability.NORMAL)
 
     async def _make_room(self) -> bool:
-        drop = choose(self._usages(), 0, self._clock(), self._limits)
-        if drop:
-            await self._drop([self._by_id[content_id] for content_id in drop])
+        drop = choose(self._shelf.usages(), 0, self._clock(), self._bounds)
+        await self._drop_ids(drop or ())
         return drop is not None
 
-    def _usages(self) -> list[Usage]:
-        return [
-            Usage(
-                content_id=record.content_ids[0],
-                bytes_held=record.bytes_held + record.bytes_coming,
-                last_access_at=record.last_access_at,
-                busy=bool(record.coming),
-            )
-            for record in self._records.values()
-        ]
+    async def _drop_ids(self, content_ids: Sequence[ContentId]) -> None:
+        await self._drop([record for item in content_ids if (record := self._shelf.get(item)) is not None])
+
+    async def _retire(self, records: Sequence[Record]) -> None:
+        """Drop whole records; those in use are doomed. None of them is found again."""
+        busy = [record for record in records if record.busy]
+        for record in busy:
+            record.doomed = True
+            self._tell(record.content_ids)
+        await self._drop([record for record in records if not record.doomed], also_unlisted=busy)
 
     async def _lose(self, record: Record, chunks: Bitfield) -> None:
         """Drop chunks from memory at once, then from the index, then from the disk."""
@@ -364,6 +361,7 @@ class PeerCache:
         lost = record.lose(chunks)
         if not lost:
             return
+        self._tell(record.content_ids)
         record.leaving = Bitfield(record.leaving | lost)
         try:
             rows = [(record.key, chunk) for chunk in chunks_in(lost)]
@@ -373,17 +371,15 @@ class PeerCache:
         finally:
             record.leaving = Bitfield(record.leaving & ~lost)
 
-    async def _drop(self, records: Sequence[Record]) -> None:
-        """Drop whole records from memory at once, then from the index, then from the disk."""
-        if not records:
+    async def _drop(self, records: Sequence[Record], also_unlisted: Sequence[Record] = ()) -> None:
+        """Drop whole records from memory at once, then from the index, then from the disk. `also_unlisted` leave
+        the index only."""
+        if not records and not also_unlisted:
             return
+        self._shelf.take_away(records)
         for record in records:
-            record.gone = True
-            record.lose(record.have)
-            self._records.pop(record.key, None)
-            for content_id in record.content_ids:
-                self._by_id.pop(content_id, None)
-        keys = [record.key for record in records]
+            self._tell(record.content_ids)
+        keys = [record.key for record in (*records, *also_unlisted)]
         await self._change(lambda connection: cacheindex.delete_records(connection, keys))
         await self._workers.finish(self._files.remove, [record.file for record in records])
 
@@ -391,8 +387,12 @@ class PeerCache:
         """What is withdrawn stays withdrawn, also after a power loss."""
         await self._database.run(fn, Durability.FULL)
 
+    def _tell(self, content_ids: tuple[ContentId, ...]) -> None:
+        for content_id in content_ids:
+            self.on_change(content_id)
+
     async def _store_accesses(self) -> None:
-        moved = [item for item in self._records.values() if item.last_access_at != item.stored_access_at]
+        moved = [item for item in self._shelf if item.last_access_at != item.stored_access_at]
         for record in moved:
             record.stored_access_at = record.last_access_at
         rows = [(record.stored_access_at, record.key) for record in moved]
@@ -404,19 +404,15 @@ class PeerCache:
     async def _load(self) -> None:
         records = await self._database.run(cacheindex.load, Durability.NORMAL)
         files = await self._workers.run(self._files.names)
-        for record in records:
-            self._records[record.key] = record
-            self._by_id.update(dict.fromkeys(record.content_ids, record))
-        self._next_key = max(self._records, default=0) + 1
+        self._shelf.load(records)
         await self._workers.run(self._files.remove, sorted(files - {record.file for record in records}))
         await self._drop(
             [item for item in records if not item.have or not item.content_ids or item.file not in files]
         )
-        await self.tidy()
 
     def _usable(self, content_id: ContentId, item: ByteRange) -> Record:
         """The record, when all of `item` is held and checked. Any thread. Raises NotCached."""
-        record = self._by_id.get(content_id)
+        record = self._shelf.get(content_id)
         if record is None or item.stop > record.layout.length:
             raise NotCached(f"{content_id} is not cached up to byte {item.stop}")
         wanted = bitfield(record.layout.touched_by(item))
@@ -438,10 +434,18 @@ class PeerCache:
         self._usable(content_id, item)
 
 
-def _prepare(directory: Path, limits: CacheLimits) -> tuple[ObjectFiles, EvictionLimits]:
+def _prepare(directory: Path) -> ObjectFiles:
     durable.make_private_directory(directory)
+    return ObjectFiles(directory / OBJECTS_NAME)
+
+
+def _bounds_of(directory: Path, limits: CacheLimits) -> EvictionLimits:
     max_bytes = limits.max_bytes
     if max_bytes is None:
         volume = os.statvfs(directory)
         max_bytes = int(volume.f_blocks * volume.f_frsize * limits.max_share)
-    return ObjectFiles(directory / OBJECTS_NAME), EvictionLimits(max_bytes=max_bytes, max_age_s=limits.max_age_s)
+    return EvictionLimits(max_bytes=max_bytes, max_age_s=limits.max_age_s)
+
+
+def _nothing_to_do() -> bool:
+    return False

@@ -39,8 +39,17 @@ class Record:
     """Chunks whose space is being given back: no new copy of them may be begun."""
     stored_access_at: float = 0.0
     """What the index has as the last access."""
+    users: int = 0
+    """Who reads or serves it just now."""
+    doomed: bool = False
+    """It goes as soon as nobody uses it any more; nobody finds it meanwhile."""
     gone: bool = False
     """Dropped: whoever still works on it must let go."""
+
+    @property
+    def busy(self) -> bool:
+        """Somebody reads it, serves it, or adds to it just now."""
+        return self.users > 0 or bool(self.coming)
 
     @property
     def bytes_coming(self) -> int:

@@ -160,9 +160,10 @@ class Call:
             self.channel.abort()
             raise
 
-    async def exchange(self, request: bytes, begin: Begin) -> int | Failure:
+    async def exchange(self, request: bytes, begin: Begin, held_s: float = 0.0) -> int | Failure:
         """Send a request head; give the response to whom `begin` names. The body's length, or why not.
 
+        `held_s`: how much later than usual the answer may begin, because the request asks to be held.
         After a failure, and when cancelled, the connection is closed (unless the response was whole and empty).
         """
         assert self.usable, "one exchange at a time"
@@ -170,7 +171,7 @@ class Call:
         self._answer, self._begin, self._filled, self._heard = answer, begin, 0, False
         try:
             self.channel.write(request)
-            body = await self._answered(answer)
+            body = await self._answered(answer, HEAD_TIMEOUT_S + held_s)
             outcome = body if isinstance(body, Failure) else await body.done()
         except BaseException:
             self.channel.abort()
@@ -188,15 +189,15 @@ class Call:
             self.channel.abort()
         return outcome
 
-    async def _answered(self, answer: asyncio.Future[Body | Failure]) -> Body | Failure:
+    async def _answered(self, answer: asyncio.Future[Body | Failure], timeout_s: float) -> Body | Failure:
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(answer)
         except TimeoutError:
             if answer.done():
                 return answer.result()
             self._keep_alive = False
-            return stalled(f"no answer within {HEAD_TIMEOUT_S:g} s")
+            return stalled(f"no answer within {timeout_s:g} s")
 
     # a ChannelUser's part
 

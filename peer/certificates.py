@@ -59,6 +59,10 @@ class CertificateBook:
             return None
         return der
 
+    def has_shown(self, peer_id: PeerId) -> bool:
+        """We have seen a certificate of it that was good then."""
+        return peer_id in self._known
+
     def take_unsaved(self) -> dict[PeerId, bytes]:
         """What `write` should store; in the thread that adds."""
         items = {peer_id: self._known[peer_id] for peer_id in sorted(self._unsaved)}

@@ -1,10 +1,10 @@
 """Asks other agents: who are you, what have you, give me these bytes. One request, one outcome.
 
-Keeps up to four connections a peer alive (call.py), checks every answer against what was asked, and verifies the
-vouchers that come with bytes. Whether bytes match a digest is for the caller to see.
+Keeps up to four connections a peer alive, and others for questions that are held (lines.py), checks every answer
+against what was asked, and verifies the vouchers that come with bytes. Whether bytes match a digest is for the
+caller to see.
 
-Never knows: the origin, retries, scheduling, bans. (A request that dies on a connection kept from earlier, before
-any byte of an answer, is sent once more on a fresh one: that connection had ended before the request began.)
+Never knows: the origin, retries, scheduling, bans.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import ceil
 
 from peer.body import PEER_LIMITS, BodyReceiver
-from peer.call import Begin, Body, Call, Document, bad_response
+from peer.call import Body, Document, bad_response
 from peer.core import wire
 from peer.core.failure import Failure, FailureKind, failure_of_status
 from peer.core.voucher import PeerId, Voucher
 from peer.core.wire import Hello, Offer
 from peer.identity import Identity, verify_voucher
+from peer.lines import Errand, LineLimits, Lines, PeerAddress
 from peer.sink import Fetched, Sink
 from peer.workers import Workers
 from validation.content import ChunkLayout, ContentId
@@ -33,23 +35,16 @@ CONNECTIONS_A_PEER = 4
 IDLE_S = 50.0
 """Shorter than the server's 60 s, so that it is rarely the server who closes."""
 
-WAIT_FOR_CONNECTION_S = 30.0
-CLOSE_TIMEOUT_S = 5.0
+WATCHES_A_PEER = 8
+"""As many held questions as a peer allows (`peer.offers`)."""
+WATCH_IDLE_S = 2.0
+"""The next question follows within half a second, or there is none."""
 CERTIFICATES_KEPT = 256
 CERTIFICATE_TRUSTED_S = 600.0
 """How long a checked certificate of a voucher's signer is used without looking at its dates again."""
 
 STRANGERS_A_FETCH = 8
 """Certificates asked for because of one response; a voucher of a ninth unknown signer is dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerAddress:
-    """Where a peer is said to be. Its certificate must have exactly this peer id."""
-
-    peer_id: PeerId
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +55,6 @@ class PeerFetch:
     content_id: ContentId
     layout: ChunkLayout
     item: ByteRange
-
-
-@dataclass(slots=True)
-class _Line:
-    """The connections to one peer."""
-
-    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS_A_PEER))
-    idle: list[tuple[PeerAddress, Call, asyncio.TimerHandle]] = field(default_factory=list)
-    calls: set[Call] = field(default_factory=set)
-    users: int = 0
 
 
 class PeerClient:
@@ -84,11 +69,9 @@ class PeerClient:
     ) -> None:
         """`own_port`: where we listen ourselves; `signers` knows certificates (DER) of other members."""
         self._identity, self._workers, self._own_port, self._signers = identity, workers, own_port, signers
-        self._context = identity.client_context()
-        self._lines: dict[PeerId, _Line] = {}
+        self._lines = Lines(identity, LineLimits(connections=CONNECTIONS_A_PEER, idle_s=IDLE_S))
+        self._watches = Lines(identity, LineLimits(connections=WATCHES_A_PEER, idle_s=WATCH_IDLE_S))
         self._certificates: OrderedDict[PeerId, tuple[bytes, float]] = OrderedDict()
-        self._nobody_left = asyncio.Event()
-        self._closed = False
 
     async def hello(self, address: PeerAddress) -> Hello | Failure:
         """Who it is; makes us known to it."""
@@ -105,13 +88,23 @@ class PeerClient:
 
     async def offer(self, address: PeerAddress, content_id: ContentId) -> Offer | Failure | None:
         """What it has of a content; None when it has nothing to offer."""
-        data = await self._document(address, wire.offer_target(content_id))
-        if isinstance(data, Failure):
-            return None if data.kind is FailureKind.NOT_FOUND else data
-        try:
-            return wire.parse_offer(data)
-        except wire.WireError as error:
-            return bad_response(str(error))
+        return _offer_in(await self._document(address, wire.offer_target(content_id)))
+
+    async def watch(
+        self, address: PeerAddress, content_id: ContentId, after: int | None, wait_s: float
+    ) -> Offer | Failure | None:
+        """What it has of a content, as soon as that is another version than `after`, or after `wait_s` seconds.
+
+        `after`: the version that is known; 0 (`wire.NOTHING`): it had nothing to offer; None: nothing is known, the
+        answer comes at once. An answer that is no news may come early: then the peer, or this client, holds as many
+        questions as it can, or it knows no versions. Agents that do not even know the question answer 400.
+        """
+        if self._watches.full(address.peer_id):
+            return await self.offer(address, content_id)
+        held_s = min(max(ceil(wait_s), 1), wire.MAX_WAIT_S) if after is not None and wait_s > 0 else None
+        target = wire.offer_target(content_id) if after is None else wire.watch_target(content_id, after)
+        request = wire.format_request(target, self._own_port(), wait_s=held_s)
+        return _offer_in(await self._read(self._watches, address, request, held_s or 0.0))
 
     async def certificate(self, address: PeerAddress, peer_id: PeerId) -> bytes | Failure:
         """The certificate (DER) of a member, from a peer that knows it: of our group, and that member's."""
@@ -156,7 +149,7 @@ class PeerClient:
             )
 
         target = wire.format_request(wire.bytes_target(request.content_id), self._own_port(), item)
-        outcome = await self._perform(request.address, target, begin)
+        outcome = await self._lines.perform(request.address, Errand(request=target, begin=begin))
         if isinstance(outcome, Failure):
             return outcome
         touched = layout.touched_by(item)
@@ -165,21 +158,20 @@ class PeerClient:
 
     def disconnect(self, peer_id: PeerId) -> None:
         """End the connections to this peer at once; exchanges under way fail with CONNECTION_CLOSED."""
-        line = self._lines.get(peer_id)
-        for call in list(line.calls) if line else []:
-            call.channel.abort()
+        for lines in (self._lines, self._watches):
+            lines.disconnect(peer_id)
 
     async def close(self) -> None:
         """End all connections. Exchanges that are still under way fail."""
-        self._closed = True
-        for peer_id in list(self._lines):
-            self.disconnect(peer_id)
-        if any(line.calls for line in self._lines.values()):
-            self._nobody_left.clear()
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._nobody_left.wait()
+        await asyncio.gather(self._lines.close(), self._watches.close())
 
     async def _document(self, address: PeerAddress, target: str) -> bytes | Failure:
+        return await self._read(self._lines, address, wire.format_request(target, self._own_port()))
+
+    async def _read(
+        self, lines: Lines, address: PeerAddress, request: bytes, held_s: float = 0.0
+    ) -> bytes | Failure:
+        """The document that is the answer to this request."""
         document: Document | None = None
 
         def begin(head: wire.ResponseHead) -> Body | Failure:
@@ -191,83 +183,11 @@ class PeerClient:
             document = Document(head.length)
             return document
 
-        outcome = await self._perform(address, wire.format_request(target, self._own_port()), begin)
+        outcome = await lines.perform(address, Errand(request=request, begin=begin, held_s=held_s))
         if isinstance(outcome, Failure):
             return outcome
         assert document is not None
         return document.data
-
-    async def _perform(self, address: PeerAddress, request: bytes, begin: Begin) -> int | Failure:
-        """One exchange, on a kept connection or a new one."""
-        if self._closed:
-            return Failure(kind=FailureKind.ABORTED, message="the agent is stopping")
-        line = self._lines.setdefault(address.peer_id, _Line())
-        line.users += 1
-        try:
-            try:
-                async with asyncio.timeout(WAIT_FOR_CONNECTION_S):
-                    await line.free.acquire()
-            except TimeoutError:
-                return Failure(kind=FailureKind.BUSY, message="our connections to this peer are all in use")
-            try:
-                return await self._exchange(line, address, request, begin)
-            finally:
-                line.free.release()
-        finally:
-            line.users -= 1
-            if not line.users and not line.calls:
-                self._lines.pop(address.peer_id, None)
-
-    async def _exchange(self, line: _Line, address: PeerAddress, request: bytes, begin: Begin) -> int | Failure:
-        while True:
-            call = self._take_idle(line, address) or await self._connect(line, address)
-            if isinstance(call, Failure):
-                return call
-            outcome = await call.exchange(request, begin)
-            if call.usable:
-                timer = asyncio.get_running_loop().call_later(IDLE_S, self._drop_idle, line, call)
-                line.idle.append((address, call, timer))
-            gone = isinstance(outcome, Failure) and outcome.kind is FailureKind.CONNECTION_CLOSED
-            if not (gone and call.reused and not call.heard):
-                return outcome
-
-    def _take_idle(self, line: _Line, address: PeerAddress) -> Call | None:
-        """A kept connection to exactly this address; those to an earlier one are closed."""
-        while line.idle:
-            kept, call, timer = line.idle.pop()
-            timer.cancel()
-            if call.usable and kept == address:
-                call.reused = True
-                return call
-            call.channel.close()
-        return None
-
-    async def _connect(self, line: _Line, address: PeerAddress) -> Call | Failure:
-        def judge(certificate: bytes) -> Failure | None:
-            who = self._identity.check_certificate(certificate, time.time())
-            if who == address.peer_id:
-                return None
-            reason = "its certificate is not of our group" if who is None else "another agent answers there"
-            return Failure(kind=FailureKind.NOT_TRUSTED, message=reason)
-
-        def gone(call: Call) -> None:
-            line.calls.discard(call)
-            for kept in [kept for kept in line.idle if kept[1] is call]:
-                kept[2].cancel()
-                line.idle.remove(kept)
-            if not line.calls and not line.users:
-                self._lines.pop(address.peer_id, None)
-            if not any(other.calls for other in self._lines.values()):
-                self._nobody_left.set()
-
-        call = Call(self._context, judge, gone)
-        line.calls.add(call)
-        failure = await call.connect(address.host, address.port)
-        return call if failure is None else failure
-
-    def _drop_idle(self, line: _Line, call: Call) -> None:
-        line.idle = [kept for kept in line.idle if kept[1] is not call]
-        call.channel.close()
 
     async def _verified(self, address: PeerAddress, vouchers: list[Voucher]) -> tuple[Voucher, ...]:
         """Those whose signer is a member and whose signature is right, in order of chunk."""
@@ -310,6 +230,15 @@ class PeerClient:
         self._certificates.move_to_end(signer)
         if len(self._certificates) > CERTIFICATES_KEPT:
             self._certificates.popitem(last=False)
+
+
+def _offer_in(data: bytes | Failure) -> Offer | Failure | None:
+    if isinstance(data, Failure):
+        return None if data.kind is FailureKind.NOT_FOUND else data
+    try:
+        return wire.parse_offer(data)
+    except wire.WireError as error:
+        return bad_response(str(error))
 
 
 def _right_ones(candidates: list[tuple[Voucher, bytes]]) -> list[Voucher]:

@@ -74,7 +74,8 @@ class Foreign:
 class DiscoveryListener:
     """Who is told. All are called in zeroconf's thread, never after `close` has returned, and must not block.
 
-    `on_found` is called once for each new address of an announcement, at most 50 times a second in a flood.
+    `on_found` is called once for each new address of an announcement, and once more after `ask_again`; at most 50
+    times a second in a flood.
     """
 
     on_found: Callable[[Sighting], None]
@@ -107,6 +108,20 @@ class Discovery:
         with self._lock:
             if not self._closing:
                 self._open()
+
+    def ask_again(self) -> None:
+        """Ask who is there, and report everybody who is, also those that were reported before. Blocks for a few
+        milliseconds. Raises DiscoveryError."""
+        with self._lock:
+            zeroconf = self._zeroconf
+            if self._closing or zeroconf is None:
+                return
+            loop = zeroconf.loop
+            assert loop is not None
+            try:
+                asyncio.run_coroutine_threadsafe(self._browse(), loop).result(START_TIMEOUT_S)
+            except TimeoutError as error:
+                raise DiscoveryError("mDNS does not answer: its thread is overloaded") from error
 
     def close(self) -> None:
         """Say goodbye and end the thread (about 0.3 s). Harmless when repeated or when `open` failed."""
@@ -147,8 +162,7 @@ class Discovery:
     # in zeroconf's thread from here on
 
     async def _begin(self) -> None:
-        from zeroconf import DNSQuestionType, ServiceInfo
-        from zeroconf.asyncio import AsyncServiceBrowser
+        from zeroconf import ServiceInfo
 
         zeroconf = self._zeroconf
         assert zeroconf is not None
@@ -162,11 +176,22 @@ class Discovery:
             properties={b"v": TXT_VERSION, b"id": self._ours.peer_id, b"g": self._ours.group_tag},
             parsed_addresses=[str(item.ip) for item in self._chosen],
         )
+        await self._browse()
+        await zeroconf.async_register_service(info, cooperating_responders=True)
+
+    async def _browse(self) -> None:
+        """Ask now; a new browser also reports what is known already."""
+        from zeroconf import DNSQuestionType
+        from zeroconf.asyncio import AsyncServiceBrowser
+
+        zeroconf, before = self._zeroconf, self._browser
+        assert zeroconf is not None
+        if before is not None:
+            await before.async_cancel()
         # Multicast questions: unicast answers go to only one of several agents that share port 5353 on a host.
         self._browser = AsyncServiceBrowser(
             zeroconf, SERVICE, handlers=[self._changed], question_type=DNSQuestionType.QM
         )
-        await zeroconf.async_register_service(info, cooperating_responders=True)
 
     async def _end(self) -> None:
         for future in tuple(self._resolving):

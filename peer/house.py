@@ -12,11 +12,13 @@ from typing import Protocol
 
 from peer.core.admission import Admission
 from peer.core.voucher import PeerId, Voucher
+from peer.offers import Offers
 from peer.workers import Workers
 from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId
 from validation.ranges import ByteRange
 
 REFUSALS_KEPT = 64
+CONTENTS_COUNTED = 65536
 
 
 class Entry(Protocol):
@@ -36,6 +38,11 @@ class Store(Protocol):
 
     def vouchers(self, content_id: ContentId, chunk: ChunkIndex) -> tuple[Voucher, ...]: ...
 
+    def hold(self, content_id: ContentId) -> Callable[[], bool]:
+        """It is being served until what is returned is called, once; that says True when `sweep` is due."""
+
+    async def sweep(self) -> int: ...
+
     async def ensure_checked(self, content_id: ContentId, first: ChunkIndex, last: ChunkIndex) -> Bitfield: ...
 
     def read(self, content_id: ContentId, item: ByteRange) -> bytes:
@@ -53,10 +60,13 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What we are fetching from the origin right now, for offers."""
+    """A content that this agent is busy with, for offers: it is offered even while nothing of it is held."""
 
     layout: ChunkLayout
     chunks: Bitfield
+    """What we are fetching from the origin right now."""
+    wants: bool = True
+    """We are fetching this content ourselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +83,8 @@ class ServerCounters:
     """Since the start. Mutable: the server counts, others read."""
 
     bytes_by_peer: Counter[PeerId] = field(default_factory=Counter)
+    bytes_by_content: Counter[ContentId] = field(default_factory=Counter)
+    """By the id that was asked for; of the contents that were first asked for last."""
     requests: int = 0
     busy: int = 0
     """Range requests answered by 503."""
@@ -81,6 +93,13 @@ class ServerCounters:
     refused: int = 0
     """Connections that ended before or at the handshake's end."""
     refusals: deque[Refused] = field(default_factory=lambda: deque(maxlen=REFUSALS_KEPT))
+
+    def gave(self, peer_id: PeerId, content_id: ContentId, count: int) -> None:
+        """Payload went out."""
+        self.bytes_by_peer[peer_id] += count
+        self.bytes_by_content[content_id] += count
+        if len(self.bytes_by_content) > CONTENTS_COUNTED:
+            del self.bytes_by_content[next(iter(self.bytes_by_content))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +118,16 @@ class House:
     counters: ServerCounters
     hello: bytes
     certificate_of: Callable[[PeerId], bytes | None]
-    offer_of: Callable[[ContentId], bytes | None]
+    offers: Offers
+    entry_of: Callable[[ContentId], Entry | None]
+    """What may be served of a content now."""
     vouchers_of: Callable[[ContentId, range], str]
     member_of: Callable[[bytes], PeerId | NotAMember]
     """Whose certificate (DER) this is."""
     is_banned: Callable[[PeerId], bool]
     on_caller: Callable[[Caller], None]
+    on_asked: Callable[[PeerId, ContentId], None]
+    """A member asks what we have of a content."""
     workers: Workers
     spawn: Callable[[Coroutine[None, None, None]], None]
     now: Callable[[], float]

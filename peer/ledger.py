@@ -15,15 +15,20 @@ from pathlib import Path
 import msgspec
 
 from peer import durable
-from peer.core.standing import BAN_S, Offence
+from peer.core.standing import Offence
 from peer.core.voucher import PeerId
 from peer.errors import LedgerError
 
-VERSION = 1
+VERSION = 2
+"""1 knew no totals of forgotten peers and no bans by people."""
 MAX_PEERS = 4096
 """Peers remembered; beyond it those without a ban and longest not seen are forgotten."""
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_DETAIL_CHARACTERS = 500
+ABSENCE_S = 90 * 86400.0
+"""A peer that was not met this long is forgotten (BITS: "long absence"; as long as an unused record lives)."""
+
+_BY_PEOPLE = "ADMINISTRATOR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,8 @@ class Ban:
     """A member that is not listened to. `since` and `until` in seconds since 1970."""
 
     peer_id: PeerId
-    offence: Offence
+    offence: Offence | None
+    """None: somebody decided it."""
     detail: str
     since: float
     until: float
@@ -59,6 +65,8 @@ class _Record(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     peers: dict[str, _Record]
+    forgotten: _Record = msgspec.field(default_factory=_Record)
+    """Bytes of those that are not remembered any more."""
 
 
 class _Versioned(msgspec.Struct):
@@ -71,6 +79,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._peers: dict[str, _Record] = {}
+        self._forgotten = _Record()
         self._dirty = False
         self.problems: list[str] = []
         """Sentences about what was wrong with the file."""
@@ -98,9 +107,11 @@ class Ledger:
             return ledger
         for peer_id, record in document.peers.items():
             if record.offence is not None:
+                length = max(0.0, record.until - record.since)
                 record.since = min(record.since, now)
-                record.until = min(record.until, now + BAN_S)
+                record.until = min(record.until, now + length)
             ledger._peers[peer_id] = record
+        ledger._forgotten = document.forgotten
         return ledger
 
     def save(self) -> None:
@@ -114,7 +125,7 @@ class Ledger:
         if not self._dirty:
             return None
         self._dirty = False
-        return msgspec.json.encode(_Document(version=VERSION, peers=self._peers))
+        return msgspec.json.encode(_Document(version=VERSION, peers=self._peers, forgotten=self._forgotten))
 
     def write(self, data: bytes) -> None:
         """Replace the file (blocking; in any thread, one at a time). On OSError the change is still pending."""
@@ -129,7 +140,8 @@ class Ledger:
     def ban(self, ban: Ban) -> None:
         """Remember a ban; a newer one replaces an older one."""
         record = self._record(ban.peer_id)
-        record.offence, record.detail = ban.offence.name, ban.detail[:MAX_DETAIL_CHARACTERS]
+        record.offence = _BY_PEOPLE if ban.offence is None else ban.offence.name
+        record.detail = ban.detail[:MAX_DETAIL_CHARACTERS]
         record.since, record.until = ban.since, ban.until
         self._changed()
 
@@ -139,6 +151,8 @@ class Ledger:
         if record is None or record.offence is None:
             return False
         record.offence, record.detail, record.since, record.until = None, "", 0.0, 0.0
+        if record == _Record():  # nothing but the ban was known of it
+            del self._peers[peer_id]
         self._changed()
         return True
 
@@ -175,6 +189,11 @@ class Ledger:
         record = self._peers.get(peer_id)
         return Traffic(given=record.given, taken=record.taken) if record else Traffic()
 
+    def total(self) -> Traffic:
+        """Bytes so far with everybody, also with those that were forgotten."""
+        records = [self._forgotten, *self._peers.values()]
+        return Traffic(given=sum(item.given for item in records), taken=sum(item.taken for item in records))
+
     def met(self, peer_id: PeerId, name: str, now: float) -> None:
         """A peer was met at `now` (seconds since 1970), under this name."""
         record = self._record(peer_id)
@@ -195,15 +214,36 @@ class Ledger:
         """Everybody who is remembered, by id."""
         return [PeerId(item) for item in sorted(self._peers)]
 
+    def forget(self, peer_id: PeerId, now: float) -> bool:
+        """Drop what is remembered of a peer; its ban stays, and its bytes stay in the total. False when nothing
+        was."""
+        record = self._peers.get(peer_id)
+        if record is None or self.ban_of(peer_id, now) is not None:
+            return False
+        self._drop(peer_id)
+        self._dirty = True
+        return True
+
+    def absent(self, now: float) -> list[PeerId]:
+        """Those without a ban that were not met within `ABSENCE_S`, by id."""
+        return [
+            PeerId(peer_id)
+            for peer_id in sorted(self._peers)
+            if 0.0 < self._age(peer_id) < now - ABSENCE_S and self.ban_of(PeerId(peer_id), now) is None
+        ]
+
+    def _drop(self, peer_id: str) -> None:
+        record = self._peers.pop(peer_id)
+        self._forgotten.given += record.given
+        self._forgotten.taken += record.taken
+
     def _record(self, peer_id: PeerId) -> _Record:
         return self._peers.setdefault(peer_id, _Record())
 
     def _changed(self) -> None:
         self._dirty = True
         while len(self._peers) > MAX_PEERS:
-            self._peers.pop(
-                min(self._peers, key=lambda item: (self._peers[item].offence is not None, self._age(item)))
-            )
+            self._drop(min(self._peers, key=lambda item: (self._peers[item].offence is not None, self._age(item))))
 
     def _age(self, peer_id: str) -> float:
         record = self._peers[peer_id]
@@ -233,6 +273,8 @@ def _keep_damaged(path: Path) -> str:
     return name
 
 
-def _offence(name: str) -> Offence:
+def _offence(name: str) -> Offence | None:
     """An offence this version does not know is shown as the mildest ban."""
+    if name == _BY_PEOPLE:
+        return None
     return Offence.__members__.get(name, Offence.CORRUPT_BYTES)

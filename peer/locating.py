@@ -21,7 +21,8 @@ LOOK_S = 10.0
 class Locating:
     """One agent's discovery over the agent's life. `run` until cancelled, then `close`.
 
-    `listener` is called in zeroconf's threads; `started` on the loop, once, after the first start or failure.
+    `listener` is called in zeroconf's threads; `asked` on the loop, after the first start or failure and after each
+    `ask_again`, when the question is on its way.
     """
 
     def __init__(
@@ -29,12 +30,13 @@ class Locating:
         ours: Announcement,
         interfaces: tuple[str, ...],
         listener: DiscoveryListener,
-        started: Callable[[], None],
+        asked: Callable[[], None],
     ) -> None:
-        self._ours, self._wanted, self._listener, self._started = ours, interfaces, listener, started
+        self._ours, self._wanted, self._listener, self._asked = ours, interfaces, listener, asked
         self._discovery: Discovery | None = None
         self._problem: str | None = None
         self._look_now = asyncio.Event()
+        self._ask_again = False
 
     @property
     def problem(self) -> str | None:
@@ -45,10 +47,15 @@ class Locating:
         """Look at once instead of within ten seconds."""
         self._look_now.set()
 
+    def ask_again(self) -> None:
+        """Ask the network who is there, and report everybody once more."""
+        self._ask_again = True
+        self._look_now.set()
+
     async def run(self) -> None:
         """Keep discovery going. Ends when cancelled."""
         await self._look()
-        self._started()
+        self._asked()
         while True:
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -56,17 +63,22 @@ class Locating:
             except TimeoutError:
                 pass
             self._look_now.clear()
-            await self._look()
+            asked, self._ask_again = self._ask_again, False
+            await self._look(asked)
+            if asked:
+                self._asked()
 
     async def close(self) -> None:
         """Say goodbye (about 0.3 s). After `run` was cancelled."""
         if self._discovery is not None:
             await asyncio.to_thread(self._discovery.close)
 
-    async def _look(self) -> None:
+    async def _look(self, ask_again: bool = False) -> None:
         try:
             wanted = await asyncio.to_thread(self._usable)
             if self._discovery is not None and self._problem is None and wanted == self._discovery.interfaces:
+                if ask_again:
+                    await asyncio.to_thread(self._discovery.ask_again)
                 return
             await self.close()
             # Assigned before it is opened: if we are cancelled meanwhile, `close` waits for it and closes it.

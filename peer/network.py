@@ -10,29 +10,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVarTuple
+from typing import Protocol
 
 from peer import durable
 from peer.cache import PeerCache
 from peer.client import Offer, PeerAddress, PeerClient, PeerFetch
 from peer.core.admission import Admission
 from peer.core.failure import Failure, FailureKind
-from peer.core.roster import BAN_S, Consequence, KnownPeer, Offence, Roster, Sighted, Sighting
+from peer.core.roster import KnownPeer, Offence, Roster, Sighted, Sighting
 from peer.core.voucher import PeerId
-from peer.database import DatabaseError
 from peer.discovery import Announcement, DiscoveryListener, Foreign
 from peer.errors import IdentityError
+from peer.exclusion import Effects, Exclusion
 from peer.identity import Identity
-from peer.ledger import Ban
-from peer.locating import Locating
+from peer.ledger import Ban, Traffic
 from peer.meeting import DISTRUST, Meeting, MeetingListener
 from peer.memory import Memory
 from peer.refusals import Refusal, Refusals, Refused
+from peer.search import Search
 from peer.server import Caller, Claim, PeerServer
 from peer.settings import Discovering, NetworkSettings, PeerStatus
 from peer.sink import Fetched, Sink
+from peer.tasks import Tasks
 from peer.workers import Workers
 from validation.content import ChunkLayout, ContentId
 from validation.ranges import ByteRange
@@ -47,12 +48,6 @@ __all__ = [
     "PeerNetwork",
     "PeerStatus",
 ]
-
-Ts = TypeVarTuple("Ts")
-
-FIRST_ROUND_S = 0.35
-"""From the first mDNS question to the last answer that can be expected: the question waits up to 0.12 s (RFC 6762
-§5.2), answers as long again (§6), and the way there and back."""
 
 SAVE_S = 30.0
 RENEW_S = 6 * 3600.0
@@ -81,13 +76,13 @@ class PeerNetwork:
         self._listener: PeerListener
         self._roster = Roster(identity.peer_id)
         self._refusals = Refusals()
-        self._tasks = asyncio.TaskGroup()
-        self._running: set[asyncio.Task[None]] = set()
-        self._problems: dict[str, str] = {}
-        self._discovery_started: float | None = None
-        self._settled = asyncio.Event()
+        self._tasks = Tasks("a task of the peer network failed")
+        self._certificate_problem: str | None = None
+        self._listening: dict[ContentId, list[Callable[[PeerId], None]]] = {}
+        self._fetching = True
         self._closing = False
         self._client = PeerClient(identity, workers, lambda: self.port or None, self._certificates.find)
+        self._search = Search(self._wake)
         self._meeting = Meeting(
             self._roster,
             self._client,
@@ -96,10 +91,17 @@ class PeerNetwork:
                 peer_up=self._peer_up,
                 peer_down=self._peer_down,
                 refused=self._refused_there,
-                idle=self._first_round_over,
+                idle=self._search.all_tried,
             ),
         )
-        self._locating: Locating | None = None
+        effects = Effects(
+            cut_off=self._cut_off,
+            down=self._peer_down,
+            store=self._store,
+            wake=self._meeting.wake,
+            spawn=self._tasks.spawn,
+        )
+        self._exclusion = Exclusion(identity.peer_id, self._roster, self._ledger, cache, effects)
         self._server: PeerServer
 
     @classmethod
@@ -119,7 +121,7 @@ class PeerNetwork:
         identity = await workers.run(_load_identity, settings)
         self = cls(settings, identity, await Memory.open(settings.home, identity, workers), cache, workers)
         self._listener = listener
-        await self._restore_bans()
+        await self._exclusion.restore()
         self._server = PeerServer(
             identity,
             cache,
@@ -129,9 +131,11 @@ class PeerNetwork:
             is_banned=lambda peer_id: self._roster.is_banned(peer_id, time.monotonic()),
             certificates=self._certificates.find,
             claims=claims,
+            on_asked=self._asked,
         )
+        cache.on_change = self.changed
         self.port = await self._server.start(settings.host, settings.port)
-        await self._tasks.__aenter__()
+        await self._tasks.start()
         self._begin()
         return self
 
@@ -140,20 +144,19 @@ class PeerNetwork:
         if self._closing:
             return
         self._closing = True
-        for task in list(self._running):
-            task.cancel()
-        await self._tasks.__aexit__(None, None, None)
+        await self._tasks.stop()
         await self._server.close()  # before the goodbye: who checks it must find nobody
-        if self._locating is not None:
-            await self._locating.close()
+        await self._search.close()
         await self._client.close()
+        for peer in self._roster.live(time.monotonic()):
+            self._ledger.met(peer.peer_id, peer.name, time.time() - (time.monotonic() - peer.last_seen))
         await self._save()
 
     # who is there
 
     def live(self) -> list[KnownPeer]:
-        """Peers that can be used now, by id."""
-        return self._roster.live(time.monotonic())
+        """Peers that can be used now, by id; nobody while fetching is switched off."""
+        return self._roster.live(time.monotonic()) if self._fetching else []
 
     def peers(self) -> list[PeerStatus]:
         """Everybody we have met or banned, by id."""
@@ -180,19 +183,55 @@ class PeerNetwork:
     @property
     def problems(self) -> list[str]:
         """Sentences about what does not work at the moment, or was found damaged."""
-        now = [self._locating.problem if self._locating else None, self._memory.problem]
-        return [*self._ledger.problems, *self._problems.values(), *(item for item in now if item is not None)]
+        now = [self._certificate_problem, self._exclusion.problem, self._search.problem, self._memory.problem]
+        return [*self._ledger.problems, *(item for item in now if item is not None)]
+
+    @property
+    def traffic(self) -> Traffic:
+        """Payload given and taken over the life of this agent, also of peers that were forgotten."""
+        self._memory.count_given(self._server.counters.bytes_by_peer)
+        return self._ledger.total()
+
+    def given_of(self, content_id: ContentId) -> int:
+        """Bytes of this content given to peers since the start, under all its ids."""
+        record = self._cache.record(content_id)
+        ids = {content_id, *((record.content_id, *record.aliases) if record is not None else ())}
+        return sum(self._server.counters.bytes_by_content[item] for item in ids)
 
     async def settled(self, timeout_s: float) -> None:
         """Returns when the first round of discovery is over, at the latest after `timeout_s` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._settled.wait()
+        await self._search.settled(timeout_s)
 
     def network_changed(self) -> None:
         """The machine has other addresses: discovery looks at once instead of within ten seconds."""
-        if self._locating is not None:
-            self._locating.network_changed()
+        self._search.network_changed()
+
+    def discover(self) -> bool:
+        """Look for peers now: ask the network, and try every address once more. False: a search is under way."""
+        if not self._search.again():
+            return False
+        self._roster.look_again(time.monotonic())
+        self._meeting.wake()
+        return True
+
+    # the machine's two switches
+
+    def set_fetching(self, on: bool) -> None:
+        """False: jobs have no peers, nobody is asked. Others are still met, and served."""
+        if on == self._fetching:
+            return
+        live = self._roster.live(time.monotonic())
+        self._fetching = True  # so that the listener hears of it
+        for peer in live:
+            if on:
+                self._listener.peer_up(peer)
+            else:
+                self._listener.peer_down(peer.peer_id)
+        self._fetching = on
+
+    def set_serving(self, on: bool) -> None:
+        """False: offers and ranges are answered as if nothing were here. What is being sent is sent to its end."""
+        self._server.serving = on
 
     # what they have
 
@@ -202,6 +241,17 @@ class PeerNetwork:
         if isinstance(address, Failure):
             return address
         answer = await self._client.offer(address, content_id)
+        self._heard_from(peer_id, answer)
+        return answer
+
+    async def watch(
+        self, peer_id: PeerId, content_id: ContentId, after: int | None, wait_s: float
+    ) -> Offer | Failure | None:
+        """What a live peer has of a content, once that is another version than `after`; see `PeerClient.watch`."""
+        address = self._address(peer_id)
+        if isinstance(address, Failure):
+            return address
+        answer = await self._client.watch(address, content_id, after, wait_s)
         self._heard_from(peer_id, answer)
         return answer
 
@@ -225,35 +275,52 @@ class PeerNetwork:
         good = tuple(item for item in outcome.vouchers if not self._roster.is_banned(item.signer, now))
         unknown = {item.signer for item in good if self._certificates.find(item.signer) is None}
         for signer in sorted(unknown - {self.identity.peer_id}):
-            self._spawn(self._learn_certificate, address, signer)
+            self._tasks.spawn(self._learn_certificate(address, signer))
         return replace(outcome, vouchers=good)
 
-    # who misbehaved
+    # what we have ourselves
+
+    def changed(self, content_id: ContentId) -> None:
+        """What we claim of this content changed, or whether we want it: peers that watch it hear of that. To be
+        called for each of a content's ids, on the loop. (The cache tells of its own changes itself.)"""
+        self._server.changed(content_id)
+
+    def listen(self, content_ids: Sequence[ContentId], heard: Callable[[PeerId], None]) -> Callable[[], None]:
+        """`heard` is told who asks us for one of these contents, every time, until what is returned is called."""
+        for content_id in content_ids:
+            self._listening.setdefault(content_id, []).append(heard)
+
+        def end() -> None:
+            for content_id in content_ids:
+                self._listening[content_id].remove(heard)
+                if not self._listening[content_id]:
+                    del self._listening[content_id]
+
+        return end
+
+    # who misbehaved, and whom people decide about
 
     def report(self, peer_id: PeerId, offence: Offence, detail: str) -> None:
         """A peer misbehaved. A lie bans it: its connections end, what it vouched for is withdrawn, the ban is
         stored. Anything else is a strike (roster). `detail`: one sentence for people, without URLs."""
-        now = time.monotonic()
-        was_live = self._roster.find(peer_id, now) is not None
-        consequence = self._roster.offend(peer_id, offence, now)
-        if consequence is Consequence.BANNED:
-            at = time.time()
-            self._ledger.ban(Ban(peer_id=peer_id, offence=offence, detail=detail, since=at, until=at + BAN_S))
-            self._server.disconnect(peer_id)
-            self._client.disconnect(peer_id)
-            self._spawn(self._withdraw, peer_id)
-            self._spawn(self._save)
-        if was_live and consequence is not Consequence.PAROLE:
-            self._listener.peer_down(peer_id)
-        self._meeting.wake()
+        self._exclusion.report(peer_id, offence, detail)
+
+    def ban(self, peer_id: PeerId, reason: str, duration_s: float) -> bool:
+        """Leave a member out as if it had lied, also one that was never met. False: that is no other's id."""
+        return self._exclusion.ban(peer_id, reason, duration_s)
 
     def unban(self, peer_id: PeerId) -> bool:
         """Forgive a member; it is tried again at once. False when it was not banned."""
-        lifted = self._ledger.unban(peer_id)
-        self._roster.unban(peer_id, time.monotonic())
-        self._spawn(self._save)
-        self._meeting.wake()
-        return lifted
+        return self._exclusion.unban(peer_id)
+
+    def forget(self, peer_id: PeerId) -> bool:
+        """Drop a member from the list, with its connections. It comes back when it calls or is found again. False:
+        it was not in the list, or it is banned and stays there."""
+        return self._exclusion.forget(peer_id)
+
+    def forget_all(self) -> int:
+        """Empty the list, but for bans (BITS: ClearPeers). Returns how many were dropped."""
+        return self._exclusion.forget_all()
 
     # inside: what others tell us
 
@@ -261,10 +328,10 @@ class PeerNetwork:
         now = time.monotonic()
         for host, port in self._settings.static_peers:
             self._roster.heard(Sighting(host=host, port=port, peer_id=None, how=Sighted.CONFIGURED), now)
-        self._spawn(self._meeting.run)
-        self._spawn(self._keep_house)
+        self._tasks.spawn(self._meeting.run())
+        self._tasks.spawn(self._keep_house())
         if self._settings.discovering is Discovering.OFF:
-            self._discovery_started = now - FIRST_ROUND_S
+            self._search.without_mdns()
             return
         loop = asyncio.get_running_loop()
 
@@ -278,14 +345,7 @@ class PeerNetwork:
             on_foreign=lambda foreign: on_loop(self._foreign, foreign),
         )
         ours = Announcement(peer_id=self.identity.peer_id, group_tag=self.identity.group_tag, port=self.port)
-        self._locating = Locating(ours, self._settings.interfaces, listener, self._looking)
-        self._spawn(self._locating.run)
-
-    def _looking(self) -> None:
-        failed = self._locating is not None and self._locating.problem is not None
-        self._discovery_started = time.monotonic() - (FIRST_ROUND_S if failed else 0.0)
-        asyncio.get_running_loop().call_later(FIRST_ROUND_S, self._meeting.wake)
-        self._meeting.wake()
+        self._tasks.spawn(self._search.by_mdns(ours, self._settings.interfaces, listener))
 
     def _sighted(self, sighting: Sighting) -> None:
         self._roster.heard(sighting, time.monotonic())
@@ -299,24 +359,38 @@ class PeerNetwork:
         self._refuse(Refused.ANNOUNCEMENT, foreign.host, foreign.port, foreign.reason)
 
     def _called(self, caller: Caller) -> None:
-        now = time.monotonic()
-        self._roster.spoke(caller.peer_id, now)
-        if caller.port is not None:
-            self._roster.heard(
-                Sighting(host=caller.address, port=caller.port, peer_id=caller.peer_id, how=Sighted.CALLED_US),
-                now,
-            )
+        self._roster.called(caller.peer_id, caller.address, caller.port, time.monotonic())
+        self._meeting.wake()
+
+    def _asked(self, peer_id: PeerId, content_id: ContentId) -> None:
+        for heard in tuple(self._listening.get(content_id, ())):
+            heard(peer_id)
+
+    def _wake(self) -> None:
         self._meeting.wake()
 
     def _peer_up(self, peer: KnownPeer) -> None:
         self._ledger.met(peer.peer_id, peer.name, time.time())
         if self._certificates.find(peer.peer_id) is None:
             address = PeerAddress(peer.peer_id, peer.host, peer.port)
-            self._spawn(self._learn_certificate, address, peer.peer_id)
-        self._listener.peer_up(peer)
+            self._tasks.spawn(self._learn_certificate(address, peer.peer_id))
+        if self._fetching:
+            self._listener.peer_up(peer)
 
     def _peer_down(self, peer_id: PeerId) -> None:
-        self._listener.peer_down(peer_id)
+        now = time.monotonic()
+        if (peer := self._roster.member(peer_id, now)) is not None:
+            self._ledger.met(peer_id, peer.name, time.time() - (now - peer.last_seen))
+        if self._fetching:
+            self._listener.peer_down(peer_id)
+
+    def _cut_off(self, peer_id: PeerId) -> None:
+        self._memory.count_given(self._server.counters.bytes_by_peer)
+        self._server.disconnect(peer_id)
+        self._client.disconnect(peer_id)
+
+    def _store(self) -> None:
+        self._tasks.spawn(self._save())
 
     def _refused_there(self, attempt: Sighting, failure: Failure) -> None:
         self._refuse(Refused.ANSWER, attempt.host, attempt.port, failure.message)
@@ -324,11 +398,9 @@ class PeerNetwork:
     def _refuse(self, what: Refused, host: str, port: int, reason: str) -> None:
         self._refusals.add(Refusal(what=what, host=host, port=port, reason=reason, last_at=time.time()))
 
-    def _first_round_over(self) -> None:
-        if self._discovery_started is not None and time.monotonic() >= self._discovery_started + FIRST_ROUND_S:
-            self._settled.set()
-
     def _address(self, peer_id: PeerId) -> PeerAddress | Failure:
+        if not self._fetching:
+            return Failure(kind=FailureKind.CONNECT_FAILED, message="fetching from peers is switched off")
         now = time.monotonic()
         peer = self._roster.find(peer_id, now)
         if peer is not None:
@@ -347,7 +419,7 @@ class PeerNetwork:
         if peer is not None and outcome.kind in DISTRUST:
             self._refuse(Refused.ANSWER, peer.host, peer.port, outcome.message)
         if self._roster.troubled(peer_id, outcome, now) is not None:
-            self._listener.peer_down(peer_id)
+            self._peer_down(peer_id)
         self._meeting.wake()
 
     def _status(self, peer_id: PeerId, peer: KnownPeer | None, now: float) -> PeerStatus:
@@ -357,29 +429,18 @@ class PeerNetwork:
             peer_id=peer_id,
             name=peer.name if peer else self._ledger.name_of(peer_id),
             address=f"{peer.host}:{peer.port}" if peer else None,
-            live=self._roster.find(peer_id, now) is not None,
+            authenticated=peer is not None or self._certificates.has_shown(peer_id),
+            available=self._roster.find(peer_id, now) is not None,
             standing=self._roster.standing(peer_id, now),
             last_seen=at - (now - peer.last_seen) if peer else self._ledger.seen(peer_id),
             given=traffic.given,
             taken=traffic.taken,
             version=peer.version if peer else "",
-            reason=": ".join(filter(None, (ban.offence, ban.detail))) if ban else "",
+            reason=_reason_of(ban) if ban is not None else "",
             banned_until=ban.until if ban else None,
         )
 
     # inside: what takes time
-
-    async def _restore_bans(self) -> None:
-        at, now = time.time(), time.monotonic()
-        for ban in self._ledger.bans(at):
-            self._roster.ban(ban.peer_id, now, ban.until - at)
-            await self._withdraw(ban.peer_id)  # we may have been killed right after the ban
-
-    async def _withdraw(self, peer_id: PeerId) -> None:
-        try:
-            await self._cache.withdraw_vouched_by(peer_id)
-        except (OSError, DatabaseError) as error:
-            self._problems["cache"] = f"chunks that a banned peer vouched for stay in the cache: {error}"
 
     async def _learn_certificate(self, address: PeerAddress, signer: PeerId) -> None:
         answer = await self._client.certificate(address, signer)
@@ -390,6 +451,7 @@ class PeerNetwork:
         renewed_at = time.monotonic()
         while True:
             await asyncio.sleep(SAVE_S)
+            self._exclusion.forget_absent()
             await self._save()
             if time.monotonic() - renewed_at >= RENEW_S:
                 renewed_at = time.monotonic()
@@ -399,19 +461,13 @@ class PeerNetwork:
         try:
             if await self._workers.run(self.identity.renew, time.time()):
                 self.identity.reload()
-            self._problems.pop("certificate", None)
+            self._certificate_problem = None
         except (IdentityError, OSError) as error:
-            self._problems["certificate"] = f"the certificate could not be renewed: {error}"
+            self._certificate_problem = f"the certificate could not be renewed: {error}"
 
     async def _save(self) -> None:
         self._memory.count_given(self._server.counters.bytes_by_peer)
         await self._memory.save()
-
-    def _spawn(self, work: Callable[[*Ts], Coroutine[None, None, None]], *args: *Ts) -> None:
-        if not self._closing:
-            task = self._tasks.create_task(_guarded(work, *args))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
 
 
 def _load_identity(settings: NetworkSettings) -> Identity:
@@ -419,10 +475,5 @@ def _load_identity(settings: NetworkSettings) -> Identity:
     return Identity.load_or_create(settings.home, settings.group, time.time(), settings.name)
 
 
-async def _guarded(work: Callable[[*Ts], Coroutine[None, None, None]], *args: *Ts) -> None:
-    """A task's top: one that fails is told to the loop's handler and takes nobody with it."""
-    try:
-        await work(*args)
-    except Exception as error:  # noqa: BLE001  a task's top: nobody above could do more than tell it
-        context = {"message": "a task of the peer network failed", "exception": error}
-        asyncio.get_running_loop().call_exception_handler(context)
+def _reason_of(ban: Ban) -> str:
+    return ": ".join(filter(None, (ban.offence, ban.detail))) or "banned by an administrator"

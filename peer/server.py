@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from importlib import metadata
 
 from peer.channel import Channel
@@ -20,11 +20,13 @@ from peer.core.admission import Admission
 from peer.core.trust import Refusal
 from peer.core.voucher import PeerId, Voucher
 from peer.errors import ListenError
-from peer.house import Caller, Claim, House, NotAMember, Refused, ServerCounters, Store
+from peer.house import Caller, Claim, Entry, House, NotAMember, Refused, ServerCounters, Store
 from peer.identity import Identity
+from peer.offers import Offers
 from peer.serving import Connection
+from peer.tasks import Tasks
 from peer.workers import Workers
-from validation.content import NO_CHUNKS, ChunkIndex, ContentId
+from validation.content import ChunkIndex, ContentId
 
 __all__ = ["Caller", "Claim", "PeerServer", "Refused", "ServerCounters", "Store"]
 
@@ -49,16 +51,17 @@ class PeerServer:
         is_banned: Callable[[PeerId], bool],
         certificates: Callable[[PeerId], bytes | None],
         claims: Callable[[ContentId], Claim | None] = lambda _: None,
+        on_asked: Callable[[PeerId, ContentId], None] = lambda _peer, _content: None,
     ) -> None:
         """`on_caller` hears of every connection at its first request; `certificates` knows other members' (DER);
-        `claims` says what we are fetching from the origin."""
+        `claims` says what we are busy with; `on_asked` hears who wants to know what we have of which content."""
         self._identity, self._cache, self._workers = identity, cache, workers
-        self._certificates, self._claims = certificates, claims
+        self._certificates = certificates
+        self._offers = Offers(cache, claims)
         self._connections: set[Connection] = set()
         self._nobody_left = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._tasks = asyncio.TaskGroup()
-        self._checks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("work on the cache for a peer failed")
         self._timer: asyncio.TimerHandle | None = None
         self._voucher_texts: dict[tuple[ContentId, int], tuple[tuple[Voucher, ...], str]] = {}
         self.counters = ServerCounters()
@@ -69,13 +72,15 @@ class PeerServer:
             counters=self.counters,
             hello=wire.format_document(hello),
             certificate_of=self._certificate_of,
-            offer_of=self._offer_of,
+            offers=self._offers,
+            entry_of=self._entry_of,
             vouchers_of=self._vouchers_of,
             member_of=self._member_of,
             is_banned=is_banned,
             on_caller=on_caller,
+            on_asked=on_asked,
             workers=workers,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             now=time.monotonic,
         )
 
@@ -98,7 +103,7 @@ class PeerServer:
             where = f"{host or 'every address'}, port {port}"
             raise ListenError(error.errno, f"cannot listen for peers on {where}: {error.strerror}") from error
         self._server = await loop.create_server(accept, sock=listener, backlog=BACKLOG)
-        await self._tasks.__aenter__()
+        await self._tasks.start()
         self._timer = loop.call_later(LOOK_S, self._look)
         bound: int = listener.getsockname()[1]
         return bound
@@ -113,9 +118,7 @@ class PeerServer:
             self._timer.cancel()
         for connection in list(self._connections):
             connection.channel.abort()
-        for task in self._checks:
-            task.cancel()
-        await self._tasks.__aexit__(None, None, None)
+        await self._tasks.stop()
         if self._connections:
             self._nobody_left.clear()
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -127,6 +130,24 @@ class PeerServer:
         for connection in theirs:
             connection.channel.abort()
         return len(theirs)
+
+    def changed(self, content_id: ContentId) -> None:
+        """What is held or claimed of this content changed: those who wait for that are answered."""
+        self._offers.changed(content_id)
+
+    @property
+    def serving(self) -> bool:
+        """False: nothing is offered and no range is given, as if nothing were there."""
+        return self._offers.serving
+
+    @serving.setter
+    def serving(self, on: bool) -> None:
+        self._offers.serving = on
+
+    @property
+    def held(self) -> int:
+        """Questions that wait for a change."""
+        return self._offers.waiting
 
     @property
     def connected(self) -> int:
@@ -144,11 +165,6 @@ class PeerServer:
         if not self._connections:
             self._nobody_left.set()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._tasks.create_task(_guarded(work))
-        self._checks.add(task)
-        task.add_done_callback(self._checks.discard)
-
     def _member_of(self, certificate: bytes) -> PeerId | NotAMember:
         verdict = self._identity.judge_certificate(certificate, time.time())
         return NotAMember(reason=str(verdict)) if isinstance(verdict, Refusal) else verdict
@@ -157,18 +173,8 @@ class PeerServer:
         own = peer_id == self._identity.peer_id
         return self._identity.certificate_der if own else self._certificates(peer_id)
 
-    def _offer_of(self, content_id: ContentId) -> bytes | None:
-        entry, claim = self._cache.find(content_id), self._claims(content_id)
-        if entry is not None:
-            same = claim is not None and claim.layout == entry.layout
-            claimed = claim.chunks if claim is not None and same else NO_CHUNKS
-            offer = wire.offer_of(entry.layout, entry.have, claimed)
-        elif claim is not None:
-            offer = wire.offer_of(claim.layout, NO_CHUNKS, claim.chunks)
-        else:
-            return None
-        document = wire.format_document(offer)
-        return document if len(document) <= wire.DOCUMENT_LIMIT else None
+    def _entry_of(self, content_id: ContentId) -> Entry | None:
+        return self._cache.find(content_id) if self.serving else None
 
     def _vouchers_of(self, content_id: ContentId, chunks: range) -> str:
         """The header's text; that of a chunk is made once for the same vouchers."""
@@ -185,15 +191,6 @@ class PeerServer:
                 self._voucher_texts[content_id, chunk] = known
             texts.append(known[1])
         return ", ".join(texts)
-
-
-async def _guarded(work: Coroutine[None, None, None]) -> None:
-    """A connection's task: whatever befalls it ends that connection, never the server."""
-    try:
-        await work
-    except Exception as error:  # noqa: BLE001  a task's top: the connection is cut, the error is told to the loop
-        context = {"message": "checking cached chunks for a peer failed", "exception": error}
-        asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _listen(host: str | None, port: int) -> socket.socket:

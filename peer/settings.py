@@ -50,12 +50,15 @@ class PeerStatus:
     peer_id: PeerId
     name: str
     address: str | None
-    live: bool
+    authenticated: bool
+    """It showed us a certificate of the group (BITS: IsAuthenticated)."""
+    available: bool
+    """It can be asked now (BITS: IsAvailable)."""
     standing: Standing
     last_seen: float | None
     given: int
     taken: int
     version: str
     reason: str
-    """Of a ban: what it did; else empty."""
+    """Of a ban: what it did, or why somebody wanted it; else empty."""
     banned_until: float | None

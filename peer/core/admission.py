@@ -23,12 +23,13 @@ class AdmissionLimits:
     slots: int = 16
     """Range requests served at once, in all."""
     requests_per_peer: int = 8
-    connections: int = 256
-    """Open connections in all, those in the handshake included."""
+    connections: int = 512
+    """Open connections in all, those in the handshake included: 256 for bytes, and 256 that wait for offers."""
     half_open: int = 64
     """Connections in the handshake, in all."""
     half_open_per_address: int = 16
-    connections_per_peer: int = 4
+    connections_per_peer: int = 12
+    """Four for bytes, and eight that wait for offers (`peer.offers`)."""
     minimum_rate: int = 8 * 1024
     """Bytes per second below which a reader is dropped, over `rate_window_s`."""
     rate_window_s: float = 30.0

@@ -22,7 +22,7 @@ class Usage:
     bytes_held: int
     last_access_at: float
     busy: bool = False
-    """Bytes are being added to it right now: it counts, and it stays."""
+    """Somebody reads it, serves it, or adds to it right now: it counts, and it stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +39,27 @@ def choose(records: Sequence[Usage], need: int, now: float, limits: EvictionLimi
     Expired records are always among them. A last access in the future (the clock was set back) counts as now, so
     that no jump of the clock backwards expires anything. Ties are broken by id: same input, same answer.
     """
+    dropped, held = _least_used(records, limits.max_bytes - need, now, limits)
+    return dropped if held + need <= limits.max_bytes else None
+
+
+def shrink(records: Sequence[Usage], now: float, limits: EvictionLimits) -> tuple[ContentId, ...]:
+    """Records to drop because of new limits: as `choose`, but what can go goes, even if that is not enough."""
+    return _least_used(records, limits.max_bytes, now, limits)[0]
+
+
+def _least_used(
+    records: Sequence[Usage], room: int, now: float, limits: EvictionLimits
+) -> tuple[tuple[ContentId, ...], int]:
+    """Expired records, and others until the rest fits into `room`; and how many bytes that rest has."""
     idle = sorted(
         (item for item in records if not item.busy), key=lambda item: (item.last_access_at, item.content_id)
     )
     held = sum(item.bytes_held for item in records)
     dropped: list[ContentId] = []
     for item in idle:
-        expired = now - item.last_access_at > limits.max_age_s
-        if not expired and held + need <= limits.max_bytes:
+        if now - item.last_access_at <= limits.max_age_s and held <= room:
             break
         dropped.append(item.content_id)
         held -= item.bytes_held
-    return tuple(dropped) if held + need <= limits.max_bytes else None
-
-
-def expired(records: Sequence[Usage], now: float, limits: EvictionLimits) -> tuple[ContentId, ...]:
-    """Records that nobody asked for within the age limit, oldest first."""
-    aged = (item for item in records if not item.busy and now - item.last_access_at > limits.max_age_s)
-    return tuple(item.content_id for item in sorted(aged, key=lambda item: (item.last_access_at, item.content_id)))
+    return tuple(dropped), held

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from peer.core.failure import Failure, FailureKind
+from peer.core.sighting import Introduction, KnownPeer, Sighted, Sighting
 from peer.core.standing import BAN_S, Conduct, Consequence, Offence, Standing
 from peer.core.voucher import PeerId
 
@@ -54,51 +54,6 @@ be forged."""
 TRIES = 3
 """Nobody retracts the address of a caller that is gone: it is forgotten after this many failures."""
 
-
-class Sighted(Enum):
-    """How we heard of an address."""
-
-    ANNOUNCED = "announced"
-    """Multicast DNS: anybody may have said it."""
-    CALLED_US = "called us"
-    """The id is proven (it called with its certificate); the port is what it says."""
-    CONFIGURED = "configured"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
-    """Somebody may be reachable there. `peer_id` is None when only the address is known."""
-
-    host: str
-    port: int
-    peer_id: PeerId | None
-    how: Sighted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Introduction:
-    """A member that proved its id at this address and told its name and version."""
-
-    peer_id: PeerId
-    host: str
-    port: int
-    name: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownPeer:
-    """A member we have met. `last_seen`: when it last proved to be there, in the roster's clock."""
-
-    peer_id: PeerId
-    host: str
-    port: int
-    name: str
-    version: str
-    standing: Standing
-    last_seen: float
-
-
 _Key = tuple[PeerId | None, str, int]
 _Place = tuple[PeerId | None, str, Sighted]
 
@@ -110,9 +65,10 @@ class _Candidate:
     """As sighted, or learnt from the certificate."""
     next_try: float
     tried_at: float = float("-inf")
+    called_at: float = float("-inf")
+    """When it last called us and named this address."""
     failures: int = 0
     """Since the last success."""
-    in_flight: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,7 +79,16 @@ class _Member:
     next_check: float
     up: bool = True
     failures: int = 0
-    in_flight: bool = False
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.at.host, self.at.port
+
+    @property
+    def key(self) -> _Key:
+        """Of an attempt at its address."""
+        return self.at.peer_id, self.at.host, self.at.port
 
 
 class Roster:
@@ -135,6 +100,8 @@ class Roster:
         self._places: dict[_Place, _Key] = {}
         self._counts = dict.fromkeys(Sighted, 0)
         self._members: dict[PeerId, _Member] = {}
+        self._running: set[_Key] = set()
+        """Attempts that were named and have not ended."""
         self._conduct = Conduct()
         self._permits = float(ATTEMPTS_AT_ONCE)
         self._permits_at: float | None = None
@@ -142,25 +109,42 @@ class Roster:
     # what is heard
 
     def heard(self, sighting: Sighting, now: float) -> None:
-        """Somebody was sighted. Ourselves, impossible ports, and rumours above `MAX_CANDIDATES` are ignored."""
+        """Somebody was sighted. Ourselves, impossible ports, and rumours above `MAX_CANDIDATES` are ignored.
+
+        A live peer that is sighted elsewhere may have left where we know it, without a goodbye: that is looked
+        into at once, whatever was heard of it before.
+        """
         if sighting.peer_id == self._own or not 0 < sighting.port < 65536:
             return
-        key = (sighting.peer_id, sighting.host, sighting.port)
-        if item := self._candidates.get(key):
-            if sighting.how is Sighted.CALLED_US:  # it lives: what failed a moment ago may work now
-                self._forget(key)
-                self._add(key, item, sighting)
-                item.next_try = min(item.next_try, max(now, item.tried_at + CHECK_AGAIN_S))
-            return
-        if sighting.how is not Sighted.CONFIGURED:
-            if old := self._places.get((sighting.peer_id, sighting.host, sighting.how)):
-                self._forget(old)  # sighted at a new port of the same host: it has left the old one
-            if not self._room_for(sighting.how):
+        key = _key_of(sighting)
+        item = self._candidates.get(key)
+        if item is None:
+            item = self._new_candidate(key, sighting, now)
+            if item is None:
                 return
-        item = _Candidate(sighting=sighting, peer_id=sighting.peer_id, next_try=now)
-        self._add(key, item, sighting)
-        if sighting.peer_id is not None:  # it may have left where we know it, without a goodbye
+        elif sighting.how is Sighted.CALLED_US:  # it lives: what failed a moment ago may work now
+            self._forget(key)
+            self._add(key, item, sighting)
+            item.called_at = now
+            item.next_try = min(item.next_try, max(now, item.tried_at + CHECK_AGAIN_S))
+            if self._is_at_port(sighting.peer_id, sighting.port):
+                return  # the same agent on another way
+        else:
+            return
+        if sighting.peer_id is not None:
             self._look_into(sighting.peer_id, now, unless_at=(sighting.host, sighting.port))
+
+    def called(self, peer_id: PeerId, host: str, port: int | None, now: float) -> None:
+        """It called us from `host`, which proves its id, and says that it listens at `port`.
+
+        That it is there says nothing of another address under which we know it.
+        """
+        if (member := self._members.get(peer_id)) and member.up:
+            member.last_seen = now
+            if member.place == (host, port):
+                self.spoke(peer_id, now)
+        if port is not None:
+            self.heard(Sighting(host=host, port=port, peer_id=peer_id, how=Sighted.CALLED_US), now)
 
     def lost(self, peer_id: PeerId, now: float) -> None:
         """Its announcement was withdrawn (perhaps by somebody else): a live peer is checked, not dropped."""
@@ -170,7 +154,7 @@ class Roster:
         self._look_into(peer_id, now)
 
     def spoke(self, peer_id: PeerId, now: float) -> None:
-        """It proved its id just now: it called us, or answered."""
+        """It answered just now, at the address where we know it."""
         if (member := self._members.get(peer_id)) and member.up:
             member.last_seen = now
             member.next_check = max(member.next_check, now + CHECK_S)
@@ -180,18 +164,20 @@ class Roster:
     def authenticated(self, who: Introduction, now: float) -> KnownPeer | None:
         """The peer proved its id at this address. Returns it when it was not live before; when it was, or may not
         be used (banned, left alone, ourselves), None."""
+        self._running -= {(who.peer_id, who.host, who.port), (None, who.host, who.port)}
         for item in self._candidates.values():
             same_place = (item.sighting.host, item.sighting.port) == (who.host, who.port)
             if same_place and item.sighting.peer_id in (None, who.peer_id):
-                item.peer_id, item.failures, item.in_flight = who.peer_id, 0, False
+                item.peer_id, item.failures = who.peer_id, 0
         if who.peer_id == self._own:
             return None
         known = self.find(who.peer_id, now)
+        if known is not None and known.host != who.host:
+            self._met_elsewhere(who, now)
+            return None
         if known is None:
             self._make_room_for_member(who.peer_id)
-        elif (known.host, known.port) != (who.host, who.port):
-            # Two good addresses: the first one stays, so that open connections keep their use.
-            who = replace(who, host=known.host, port=known.port)
+        # At another port of the same host it was started again: an agent has one port.
         self._members[who.peer_id] = _Member(
             at=who,
             last_seen=now,
@@ -203,16 +189,18 @@ class Roster:
 
     def failed(self, attempt: Sighting, failure: Failure, now: float) -> PeerId | None:
         """An attempt from `candidates_to_try` ended badly. Returns the peer that is down by it, if it was live."""
-        key = (attempt.peer_id, attempt.host, attempt.port)
+        key = _key_of(attempt)
+        self._running.discard(key)
         if item := self._candidates.get(key):
-            item.in_flight, item.next_try = False, now + RETRY_S
+            called_since = item.called_at > item.tried_at
+            item.next_try = max(now, item.tried_at + CHECK_AGAIN_S) if called_since else now + RETRY_S
             item.failures += 1
             if item.sighting.how is Sighted.CALLED_US and item.failures >= TRIES:
                 self._forget(key)
         member = self._members.get(attempt.peer_id) if attempt.peer_id is not None else None
-        if member is None or (member.at.host, member.at.port) != (attempt.host, attempt.port):
+        if member is None or member.place != (attempt.host, attempt.port):
             return None
-        member.in_flight, member.next_check = False, now + RETRY_S
+        member.next_check = now + RETRY_S
         if failure.kind is FailureKind.BUSY:  # it is there, and polite
             member.last_seen = now
             return None
@@ -260,6 +248,29 @@ class Roster:
         """What we think of it now."""
         return self._conduct.standing(peer_id, now)
 
+    # what people decide
+
+    def forget(self, peer_id: PeerId) -> bool:
+        """Drop a member and all rumours of it; bans and configured addresses stay. It may come back as anybody
+        may. False when it was not known."""
+        known = self._members.pop(peer_id, None) is not None
+        for key, item in list(self._candidates.items()):
+            if item.peer_id == peer_id:
+                known = True
+                if item.sighting.how is not Sighted.CONFIGURED:
+                    self._forget(key)
+        return known
+
+    def look_again(self, now: float) -> None:
+        """Somebody wants to know who is there now: whatever was tried is tried again, without waiting its turn.
+        (Attempts at rumours stay bounded.)"""
+        for item in self._candidates.values():
+            item.next_try = min(item.next_try, max(now, item.tried_at + CHECK_AGAIN_S))
+            item.failures = 0
+        for member in self._members.values():
+            member.next_check = min(member.next_check, max(now, member.checked_at + CHECK_AGAIN_S))
+            member.failures = 0
+
     # who is there
 
     def live(self, now: float) -> list[KnownPeer]:
@@ -269,6 +280,10 @@ class Roster:
     def find(self, peer_id: PeerId, now: float) -> KnownPeer | None:
         """One live peer, or None."""
         return self._known(peer_id, now) if self._is_live(peer_id, now) else None
+
+    def member(self, peer_id: PeerId, now: float) -> KnownPeer | None:
+        """One member we remember, live or not."""
+        return self._known(peer_id, now) if peer_id in self._members else None
 
     def known(self, now: float) -> list[KnownPeer]:
         """Every member we remember, live or not, by id."""
@@ -289,7 +304,8 @@ class Roster:
                 if self._permits < 1.0:
                     continue
                 self._permits -= 1.0
-            item.in_flight, item.tried_at, item.next_try = True, now, now + RETRY_S
+            item.tried_at, item.next_try = now, now + RETRY_S
+            self._running.add(_key_of(item.sighting))
             found.append(item.sighting)
         return found
 
@@ -306,8 +322,8 @@ class Roster:
 
     def untried(self, now: float) -> int:
         """Attempts that run, and candidates that were never tried: 0 when the first round is over."""
-        return sum(item.in_flight for item in self._members.values()) + sum(
-            item.in_flight or (item.failures == 0 and self._is_due(item, now)) for item in self._candidates.values()
+        return len(self._running) + sum(
+            item.failures == 0 and self._is_due(item, now) for item in self._candidates.values()
         )
 
     # inside
@@ -328,8 +344,12 @@ class Roster:
         member = self._members.get(peer_id)
         return member is not None and member.up and not self._conduct.is_shunned(peer_id, now)
 
+    def _is_at_port(self, peer_id: PeerId | None, port: int) -> bool:
+        member = self._members.get(peer_id) if peer_id is not None else None
+        return member is not None and member.at.port == port
+
     def _is_wanted(self, item: _Candidate, now: float) -> bool:
-        if item.in_flight or item.peer_id == self._own:
+        if _key_of(item.sighting) in self._running or item.peer_id == self._own:
             return False
         if item.peer_id is None:
             return True
@@ -341,7 +361,7 @@ class Roster:
     def _is_checked(self, member: _Member, stood_for: set[PeerId | None], now: float) -> bool:
         """Live members are; those that are down only a few times, and only when no candidate stands for them."""
         peer_id = member.at.peer_id
-        if member.in_flight or self._conduct.is_shunned(peer_id, now):
+        if member.key in self._running or self._conduct.is_shunned(peer_id, now):
             return False
         if member.up:
             return True
@@ -351,19 +371,42 @@ class Roster:
         stood_for = {item.peer_id for item in self._candidates.values()}
         for member in self._members.values():
             if member.next_check <= now and self._is_checked(member, stood_for, now):
-                member.in_flight, member.checked_at, member.next_check = True, now, now + RETRY_S
+                member.checked_at, member.next_check = now, now + RETRY_S
+                self._running.add(member.key)
                 at = member.at
                 yield Sighting(host=at.host, port=at.port, peer_id=at.peer_id, how=Sighted.CALLED_US)
 
     def _look_into(self, peer_id: PeerId, now: float, unless_at: tuple[str, int] | None = None) -> None:
-        if (member := self._members.get(peer_id)) and member.up and (member.at.host, member.at.port) != unless_at:
+        if (member := self._members.get(peer_id)) and member.up and member.place != unless_at:
             member.next_check = min(member.next_check, max(now, member.checked_at + CHECK_AGAIN_S))
 
+    def _met_elsewhere(self, who: Introduction, now: float) -> None:
+        """A live peer has a second good address: the first one stays, so that open connections keep their use, but
+        nothing was proved there, so it is looked into."""
+        member = self._members[who.peer_id]
+        member.at = replace(who, host=member.at.host, port=member.at.port)
+        member.last_seen = now
+        self._look_into(who.peer_id, now)
+
     def _put_down(self, member: _Member, now: float) -> PeerId | None:
+        """Not there any more. Its other addresses are tried at once, whatever they waited for."""
         peer_id = member.at.peer_id
         was_live = self._is_live(peer_id, now)
         member.up, member.next_check = False, now + RETRY_S
+        for item in self._candidates.values():
+            if item.peer_id == peer_id and (item.sighting.host, item.sighting.port) != member.place:
+                item.next_try = min(item.next_try, max(now, item.tried_at + CHECK_AGAIN_S))
         return peer_id if was_live else None
+
+    def _new_candidate(self, key: _Key, sighting: Sighting, now: float) -> _Candidate | None:
+        if sighting.how is not Sighted.CONFIGURED:
+            if old := self._places.get((sighting.peer_id, sighting.host, sighting.how)):
+                self._forget(old)  # sighted at a new port of the same host: it has left the old one
+            if not self._room_for(sighting.how):
+                return None
+        item = _Candidate(sighting=sighting, peer_id=sighting.peer_id, next_try=now)
+        self._add(key, item, sighting)
+        return item
 
     def _add(self, key: _Key, item: _Candidate, sighting: Sighting) -> None:
         item.sighting = sighting
@@ -385,7 +428,7 @@ class Roster:
         failing = [
             (item.failures, key)
             for key, item in self._candidates.items()
-            if item.sighting.how is how and item.failures and not item.in_flight
+            if item.sighting.how is how and item.failures and key not in self._running
         ]
         if not failing:
             return False
@@ -402,6 +445,10 @@ class Roster:
             gained = max(0.0, now - self._permits_at) * ATTEMPTS_PER_S
             self._permits = min(float(ATTEMPTS_AT_ONCE), self._permits + gained)
         self._permits_at = now
+
+
+def _key_of(sighting: Sighting) -> _Key:
+    return sighting.peer_id, sighting.host, sighting.port
 
 
 _UNREACHABLE = frozenset(

@@ -5,6 +5,7 @@ response with Content-Length, no header twice, one range a request. curl with a 
 
     GET /nearfetch/1/hello                     200 Hello
     GET /nearfetch/1/content/{id}              200 Offer | 404
+    GET /nearfetch/1/content/{id}?after={v}    the same, held while its version is v, for Nearfetch-Wait seconds
     GET /nearfetch/1/content/{id}/bytes        206 + Nearfetch-Vouchers | 400 | 404 | 416 | 503 + Retry-After
     GET /nearfetch/1/certificates/{peer id}    200 DER | 404
 
@@ -36,6 +37,11 @@ VOUCHERS_A_CHUNK = 3
 """So that 16 chunks' vouchers (226 bytes each) stay below the limit of a head."""
 VOUCHERS_A_REQUEST = CHUNKS_A_REQUEST * VOUCHERS_A_CHUNK
 MAX_RETRY_AFTER_S = 86_400.0
+MAX_VERSION = 10**16 - 1
+NOTHING = 0
+"""The version of what is not there (404), and of offers by agents that know no versions."""
+MAX_WAIT_S = 30
+"""Seconds a question may be held: shorter than what routers and firewalls take for a dead connection."""
 
 _PREFIX = "/nearfetch/1/"
 _REASONS = {
@@ -58,7 +64,7 @@ _USUAL_REQUEST = re.compile(
 """Exactly what `format_request` makes for a range: read three times faster, to the same values."""
 
 _RESPONSE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b{0,128}\r\n" % _VALUE + _FIELDS)
-_CONTENT = re.compile(r"/nearfetch/1/content/([0-9a-f]{64})(/bytes)?", re.ASCII)
+_CONTENT = re.compile(r"/nearfetch/1/content/([0-9a-f]{64})(/bytes|\?after=([0-9]{1,16}))?", re.ASCII)
 _CERTIFICATE = re.compile(r"/nearfetch/1/certificates/([0-9a-f]{64})", re.ASCII)
 _RANGE = re.compile(r"bytes=([0-9]{1,16})-([0-9]{1,16})", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16})", re.ASCII)
@@ -68,6 +74,7 @@ _VOUCHER = re.compile(r"([0-9]{1,10});([0-9a-f]{64});([0-9a-f]{64});([A-Za-z0-9_
 T = TypeVar("T")
 Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=128)]
+Version = Annotated[int, msgspec.Meta(ge=NOTHING, le=MAX_VERSION)]
 
 
 class WireError(ValueError):
@@ -94,6 +101,10 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     chunk_bytes: int
     have: bytes
     claimed: bytes
+    wants: bool = False
+    """It is fetching this content itself now."""
+    version: Version = NOTHING
+    """Grows when anything else here changes. Starts anywhere; means nothing to another process."""
 
     @property
     def layout(self) -> ChunkLayout:
@@ -116,9 +127,12 @@ class HelloRequest(msgspec.Struct, frozen=True):
 
 
 class OfferRequest(msgspec.Struct, frozen=True):
-    """Ask what you have of a content."""
+    """Ask what you have of a content; with `wait_s`, only once that is another version than `after`."""
 
     content_id: ContentId
+    after: int = NOTHING
+    wait_s: int = 0
+    """0: the answer is wanted at once."""
 
 
 class BytesRequest(msgspec.Struct, frozen=True):
@@ -227,13 +241,17 @@ def parse_content_range(value: str) -> ContentRange:
     return ContentRange(ByteRange(first, last + 1), total)
 
 
-def format_request(target: str, port: int | None = None, item: ByteRange | None = None) -> bytes:
-    """A request head for `target` (from `hello_target` and its sisters)."""
+def format_request(
+    target: str, port: int | None = None, item: ByteRange | None = None, wait_s: int | None = None
+) -> bytes:
+    """A request head for `target` (from `hello_target` and its sisters); `wait_s` goes with a `watch_target`."""
     lines = [f"GET {target} HTTP/1.1", "Host: nearfetch"]
     if item is not None:
         lines.append(f"Range: bytes={item.start}-{item.stop - 1}")
     if port is not None:
         lines.append(f"Nearfetch-Port: {port}")
+    if wait_s is not None:
+        lines.append(f"Nearfetch-Wait: {wait_s}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
@@ -262,6 +280,11 @@ def hello_target() -> str:
 def offer_target(content_id: ContentId) -> str:
     """Where an agent says what it has of a content."""
     return f"{_PREFIX}content/{content_id}"
+
+
+def watch_target(content_id: ContentId, after: int) -> str:
+    """Where an agent says what it has of a content, once that is another version than `after`."""
+    return f"{_PREFIX}content/{content_id}?after={after}"
 
 
 def bytes_target(content_id: ContentId) -> str:
@@ -391,12 +414,24 @@ def _port(headers: dict[str, str]) -> int | None:
     return _checked_port(int(value) if _NUMBER.fullmatch(value) else 0)
 
 
+def _wait_s(headers: dict[str, str]) -> int:
+    value = headers.get("nearfetch-wait")
+    if value is None:
+        return 0
+    seconds = int(value) if _NUMBER.fullmatch(value) else 0
+    if not 1 <= seconds <= MAX_WAIT_S:
+        raise WireError(f"a question is held for 1 to {MAX_WAIT_S} seconds")
+    return seconds
+
+
 def _request(target: str, headers: dict[str, str]) -> Request:
     match = _CONTENT.fullmatch(target)
     if match is not None:
         content_id = ContentId(match[1])
         if match[2] is None:
             return OfferRequest(content_id)
+        if match[3] is not None:
+            return OfferRequest(content_id, int(match[3]), _wait_s(headers))
         if "range" not in headers:
             raise WireError("bytes are served by range only")
         return BytesRequest(content_id, parse_range(headers["range"]))

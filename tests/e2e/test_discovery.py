@@ -33,7 +33,7 @@ async def test_two_agents_see_each_other_within_a_second(tmp_path: Path) -> None
         listed = (await first.call("peer", "list", "--json")).document["peers"]
         (row,) = [row for row in listed if row["id"] == second.peer_id]
         assert (row["name"], row["port"], row["standing"]) == ("second", second.peer_port, "good")
-        assert row["authenticated"] is True
+        assert (row["authenticated"], row["available"]) == (True, True)
         assert "second" in (await first.call("peer", "list")).out
         doctor = await second.call("doctor")
         assert doctor.exit_code == 0, doctor.out
@@ -41,7 +41,7 @@ async def test_two_agents_see_each_other_within_a_second(tmp_path: Path) -> None
         began = time.monotonic()
         assert await asyncio.to_thread(second.stop) == 0
         await first.sees(
-            lambda peers: not any(peer.authenticated for peer in peers), "that the second has left", GOODBYE_S
+            lambda peers: not any(peer.available for peer in peers), "that the second has left", GOODBYE_S
         )
         assert time.monotonic() - began < GOODBYE_S + 5
 
@@ -72,10 +72,14 @@ async def test_a_static_peer_needs_no_multicast(tmp_path: Path) -> None:
         await asyncio.gather(a.met(b), b.met(a))
 
 
-async def test_killed_agents_are_given_up(tmp_path: Path) -> None:
+async def test_killed_agents_are_met_at_their_new_port(tmp_path: Path) -> None:
+    """Again and again, also while the last meeting is still fresh: the new port has proof, the old one had too."""
     with Fleet(tmp_path) as fleet:
         a, b = await fleet.start_together("a", "b")
-        b.kill()
-        started = await asyncio.to_thread(b.start)
-        await asyncio.gather(a.met(started), started.met(a))  # on its new port
-        assert len((await a.client.peers()).peers) == 1
+        for _ in range(3):
+            old = b.peer_port
+            b.kill()
+            await asyncio.to_thread(b.start)
+            assert b.peer_port != old
+            await asyncio.gather(a.met(b), b.met(a))
+            assert len((await a.client.peers()).peers) == 1

@@ -76,7 +76,7 @@ async def hostile_peers(directory: Path, group_key: str, agent: Agent) -> AsyncI
         for case in cases:  # one by one: an agent allows one address only so many handshakes at once
             await case.peer.introduce(agent.peer_id, agent.peer_port)
         wanted = {case.peer.peer_id for case in cases}
-        await agent.sees(lambda peers: wanted <= {peer.id for peer in peers if peer.authenticated}, "all of them")
+        await agent.sees(lambda peers: wanted <= {peer.id for peer in peers if peer.available}, "all of them")
         yield cases
 
 
@@ -143,7 +143,7 @@ async def check_bans_last(victim: Agent, cases: list[Case]) -> None:
         assert banned == (case.peer.mischief in LIARS), case.peer.mischief
         if banned:
             assert listed[case.peer.peer_id].reason
-            assert not listed[case.peer.peer_id].authenticated
+            assert not listed[case.peer.peer_id].available
 
 
 async def test_an_honest_peer_beside_a_liar(tmp_path: Path, origin: Origin, place: Path) -> None:
@@ -156,7 +156,7 @@ async def test_an_honest_peer_beside_a_liar(tmp_path: Path, origin: Origin, plac
         await download(honest, origin.url("/both.bin"), place / "honest")
         async with HostilePeer(tmp_path / "liar", fleet.group_key, data, Mischief.FORGED) as liar:
             await liar.introduce(victim.peer_id, victim.peer_port)
-            await victim.sees(lambda peers: len(peers) == 2 and all(p.authenticated for p in peers), "both")
+            await victim.sees(lambda peers: len(peers) == 2 and all(p.available for p in peers), "both")
             got = await download(victim, origin.url("/both.bin"), place / "file", settings=digest)
             assert got.job.state == "ACKNOWLEDGED"
             assert got.job.error_count == 0
@@ -206,7 +206,7 @@ async def test_strangers_get_nothing_and_cost_nothing(
         assert got.seconds < 5.0, "a download waited for strangers"
         assert got.file.bytes_from_origin == len(data)
         found = await agent.client.peers()
-        assert [peer for peer in found.peers if peer.authenticated] == []
+        assert [peer for peer in found.peers if peer.authenticated or peer.available] == []
         assert [name for name, stranger in strangers.items() if b"content" in stranger.heard] == []
         assert [name for name in ("self-signed", "another group") if strangers[name].heard] == []
         ports = [

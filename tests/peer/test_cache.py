@@ -4,120 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from peer import cachefiles, durable
 from peer.cache import CacheLimits, NewChunk, NotCached, PeerCache
-from peer.core.voucher import PeerId, Voucher
-from peer.workers import Workers
+from tests.support.contents import ALICE, BOB, CHUNK, Clock, MakeContent, Reopen, cid
 from tests.support.disks import full_disk_command
-from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId, bitfield
+from validation.content import Bitfield, ChunkIndex, ChunkLayout, bitfield
 from validation.digest import chunk_digest
 from validation.ranges import ByteRange
-
-CHUNK = 4096
-ALICE, BOB = PeerId("a" * 64), PeerId("b" * 64)
-
-
-def cid(name: str) -> ContentId:
-    return ContentId(hashlib.sha256(name.encode()).hexdigest())
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Content:
-    """Some bytes in a file, ready to be added chunk by chunk."""
-
-    def __init__(self, directory: Path, name: str, length: int = 10 * CHUNK - 100) -> None:
-        self.ids = (cid(name),)
-        self.data = os.urandom(length)
-        self.layout = ChunkLayout(length=length, chunk_bytes=CHUNK)
-        path = directory / name
-        path.write_bytes(self.data)
-        self.fd = os.open(path, os.O_RDWR)
-
-    def voucher(self, chunk: int, signer: PeerId, content_id: ContentId | None = None) -> Voucher:
-        return Voucher(
-            content_id=content_id or self.ids[0],
-            chunk=ChunkIndex(chunk),
-            digest=chunk_digest(self.bytes_of(chunk)),
-            signer=signer,
-            signature=signer[:1].encode() * 64,
-        )
-
-    def bytes_of(self, chunk: int) -> bytes:
-        return self.data[chunk * CHUNK : (chunk + 1) * CHUNK]
-
-    def chunk(self, chunk: int, *signers: PeerId) -> NewChunk:
-        return NewChunk(
-            content_ids=self.ids,
-            layout=self.layout,
-            chunk=ChunkIndex(chunk),
-            digest=chunk_digest(self.bytes_of(chunk)),
-            vouchers=tuple(self.voucher(chunk, signer) for signer in signers),
-            source_fd=self.fd,
-        )
-
-
-MakeContent = Callable[..., Content]
-Reopen = Callable[..., Awaitable[PeerCache]]
-
-
-@pytest.fixture
-def content(tmp_path: Path) -> Iterator[MakeContent]:
-    made: list[Content] = []
-
-    def make(name: str, length: int = 10 * CHUNK - 100) -> Content:
-        made.append(Content(tmp_path, name, length))
-        return made[-1]
-
-    yield make
-    for item in made:
-        os.close(item.fd)
-
-
-@pytest.fixture
-def workers() -> Iterator[Workers]:
-    pool = Workers()
-    yield pool
-    pool.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def reopen(tmp_path: Path, workers: Workers, clock: Clock) -> AsyncIterator[Reopen]:
-    """A function that closes the cache it gave last and opens it again."""
-    opened: list[PeerCache] = []
-
-    async def again(limits: CacheLimits | None = None) -> PeerCache:
-        if opened:
-            await opened[-1].close()
-        opened.append(await PeerCache.open(tmp_path / "cache", limits or CacheLimits(), workers, clock))
-        return opened[-1]
-
-    yield again
-    if opened:
-        await opened[-1].close()
 
 
 async def now_and_after_a_restart(cache: PeerCache, reopen: Reopen) -> AsyncIterator[PeerCache]:
@@ -293,7 +197,7 @@ async def test_least_recently_used_goes_first(
     assert [cache.find(film.ids[0]) is not None for film in films] == [True, False, True]
     assert len(objects(tmp_path)) == 2
     cache = await reopen(CacheLimits(max_bytes=8 * CHUNK))
-    assert sum(item.bytes_held for item in cache.records()) == 16 * CHUNK  # shrinking waits for the next addition
+    assert [item.content_id for item in cache.records()] == [films[2].ids[0]]  # a smaller limit holds at once
     big = content("big", 9 * CHUNK)
     await cache.add_chunk(big.chunk(0))
     assert cache.find(big.ids[0]) is None
@@ -505,7 +409,7 @@ import asyncio, sys
 from pathlib import Path
 from peer.cache import CacheLimits, PeerCache
 from peer.workers import Workers
-from tests.peer.test_cache import CHUNK, Content
+from tests.support.contents import CHUNK, Content
 
 async def main():
     home = Path(sys.argv[1])
@@ -541,7 +445,7 @@ import asyncio, errno, sys
 from pathlib import Path
 from peer.cache import CacheLimits, PeerCache
 from peer.workers import Workers
-from tests.peer.test_cache import Content
+from tests.support.contents import Content
 from validation.content import ChunkLayout
 
 SIZE = 1 << 18

@@ -219,10 +219,10 @@ async def test_a_connection_closed_while_idle_is_forgotten(
 
 
 async def test_idle_connections_are_closed(
-    members: Members, workers: Workers, client: PeerClient, monkeypatch: pytest.MonkeyPatch
+    members: Members, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "IDLE_S", 0.1)
-    async with serving(members, workers) as it:
+    async with serving(members, workers) as it, calling(members, workers) as client:
         await client.hello(it.address)
         await until(lambda: it.server.connected == 0)
         await until(lambda: not client._lines)

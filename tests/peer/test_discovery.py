@@ -147,6 +147,51 @@ def test_a_second_agent_may_change_its_port(stack: ExitStack, tag: str) -> None:
     assert wait_for(at_ann.found, lambda sighting: sighting.peer_id == ben).port == 4002
 
 
+def test_an_agent_that_was_killed_is_heard_of_at_its_new_port(stack: ExitStack, tag: str) -> None:
+    """No goodbye: to whoever listened, the same name has another port all of a sudden."""
+    ann, ben = some_id(), some_id()
+    _, at_ann = start(stack, tag, ann)
+    for port in (4001, 4002, 4003):
+        discovery, _ = start(stack, tag, ben, port)
+        assert wait_for(at_ann.found, of(ben)).port == port
+        kill(discovery)
+    assert at_ann.lost.empty()
+
+
+def kill(discovery: Discovery) -> None:
+    """It says nothing any more, not even goodbye."""
+    zeroconf = discovery._zeroconf
+    assert zeroconf is not None
+    zeroconf.async_send = lambda *_, **__: None  # type: ignore[method-assign]
+    discovery.close()
+
+
+def test_asking_again_reports_everybody_again(stack: ExitStack, tag: str) -> None:
+    discovery, at_ann = start(stack, tag, some_id())
+    ben, cid = some_id(), some_id()
+    start(stack, tag, ben)
+    leaving, _ = start(stack, tag, cid)
+    wait_for(at_ann.found, of(ben))
+    wait_for(at_ann.found, of(cid))
+    leaving.close()
+    wait_for(at_ann.lost, lambda peer: peer == cid)
+    began = time.monotonic()
+    discovery.ask_again()
+    assert wait_for(at_ann.found, lambda item: item.peer_id in (ben, cid)).peer_id == ben
+    assert time.monotonic() - began < 1.0
+    dan = some_id()
+    start(stack, tag, dan)  # and who comes later is heard of once, by the new browser
+    wait_for(at_ann.found, of(dan))
+    assert not [item for item in at_ann.found.queue if item.peer_id in (cid, dan)]
+
+
+def test_asking_again_after_the_end_does_nothing(stack: ExitStack, tag: str) -> None:
+    discovery, heard = start(stack, tag, some_id())
+    discovery.close()
+    discovery.ask_again()
+    assert heard.found.empty()
+
+
 # hostile announcements
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.core.eviction import EvictionLimits, Usage, choose, expired
+from peer.core.eviction import EvictionLimits, Usage, choose, shrink
 from validation.content import ContentId
 
 LIMITS = EvictionLimits(max_bytes=100, max_age_s=50)
@@ -28,19 +28,19 @@ def test_least_recently_used_goes_first_and_no_more_than_needed() -> None:
 def test_expired_ones_go_even_when_there_is_room() -> None:
     records = [usage("aged", 1, 0), usage("fresh", 1, 50)]
     assert choose(records, 1, 51, LIMITS) == (ContentId("aged"),)
-    assert expired(records, 51, LIMITS) == (ContentId("aged"),)
-    assert expired(records, 50, LIMITS) == ()
+    assert shrink(records, 51, LIMITS) == (ContentId("aged"),)
+    assert shrink(records, 50, LIMITS) == ()
 
 
 def test_busy_ones_stay_and_count() -> None:
     records = [usage("busy", 80, 0, busy=True), usage("idle", 20, 9)]
     assert choose(records, 20, 10, LIMITS) == (ContentId("idle"),)
     assert choose(records, 21, 10, LIMITS) is None
-    assert expired(records, 1000, LIMITS) == (ContentId("idle"),)
+    assert shrink(records, 1000, LIMITS) == (ContentId("idle"),)
 
 
 def test_a_clock_set_back_expires_nothing() -> None:
-    assert expired([usage("a", 1, 1e9)], 0, LIMITS) == ()
+    assert shrink([usage("a", 1, 1e9)], 0, LIMITS) == ()
     assert choose([usage("a", 1, 1e9)], 1, 0, LIMITS) == ()
 
 
@@ -61,4 +61,4 @@ def test_it_fits_after_and_the_order_does_not_matter(
         kept = [item for item in records if item.content_id not in drop]
         assert sum(item.bytes_held for item in kept) + need <= LIMITS.max_bytes
         assert {item.content_id for item in records if item.busy}.isdisjoint(drop)
-        assert set(expired(records, now, LIMITS)) <= set(drop)
+        assert set(shrink(records, now, LIMITS)) <= set(drop)

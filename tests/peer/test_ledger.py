@@ -10,7 +10,7 @@ import pytest
 from peer.core.standing import BAN_S, Offence
 from peer.core.voucher import PeerId
 from peer.errors import LedgerError
-from peer.ledger import MAX_PEERS, Ban, Ledger, Traffic
+from peer.ledger import ABSENCE_S, MAX_PEERS, Ban, Ledger, Traffic
 
 EVE, ANN = PeerId("e" * 64), PeerId("a" * 64)
 NOW = 1_800_000_000.0
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_set_aside_loudly(path: Path, damage: bytes) -> None:
 
 
 def test_a_newer_file_is_left_alone(path: Path) -> None:
-    newer = b'{"version":2,"peers":[],"more":true}'
+    newer = b'{"version":3,"peers":[],"more":true}'
     path.write_bytes(newer)
     with pytest.raises(LedgerError, match="written by a newer nearfetch"):
         Ledger.load(path, NOW)
@@ -142,3 +142,52 @@ def test_a_long_detail_is_cut(path: Path) -> None:
     ban = ledger.ban_of(EVE, NOW)
     assert ban is not None
     assert len(ban.detail) == 500
+
+
+def test_a_ban_by_people_has_no_offence_and_its_own_length(path: Path) -> None:
+    ledger = Ledger.load(path, NOW)
+    years = 10 * 365 * 86400.0
+    ban = Ban(peer_id=EVE, offence=None, detail="left the company", since=NOW, until=NOW + years)
+    ledger.ban(ban)
+    ledger.save()
+    assert Ledger.load(path, NOW + 60).bans(NOW + 60) == [ban]
+
+
+def test_what_version_1_wrote_is_read(path: Path) -> None:
+    path.write_bytes(b'{"version":1,"peers":{"%s":{"given":5,"seen":7.0,"name":"ann"}}}' % ANN.encode())
+    ledger = Ledger.load(path, NOW)
+    assert (ledger.traffic(ANN), ledger.name_of(ANN), ledger.problems) == (Traffic(given=5), "ann", [])
+    assert ledger.total() == Traffic(given=5)
+
+
+def test_who_is_forgotten_leaves_its_bytes_in_the_total(path: Path) -> None:
+    ledger = saved(path)
+    assert ledger.forget(ANN, NOW)
+    assert not ledger.forget(ANN, NOW)
+    assert ledger.peers() == [EVE]
+    ledger.count(ANN, given=4)
+    ledger.save()
+    again = Ledger.load(path, NOW)
+    assert again.traffic(ANN) == Traffic(given=4)
+    assert again.total() == Traffic(given=15, taken=2)
+
+
+def test_a_ban_cannot_be_forgotten(path: Path) -> None:
+    ledger = saved(path)
+    assert not ledger.forget(EVE, NOW)
+    assert ledger.ban_of(EVE, NOW) == BAN
+    assert ledger.forget(EVE, NOW + BAN_S)
+
+
+def test_nothing_stays_of_a_stranger_whose_ban_is_lifted(path: Path) -> None:
+    ledger = saved(path)
+    assert ledger.unban(EVE)
+    assert ledger.peers() == [ANN]
+
+
+def test_the_long_absent_can_be_told(path: Path) -> None:
+    ledger = saved(path)
+    ledger.count(PeerId("c" * 64), given=1)  # nobody knows since when
+    assert ledger.absent(NOW + ABSENCE_S) == []
+    assert ledger.absent(NOW + ABSENCE_S + 1) == [ANN, EVE]  # its ban is over by then
+    assert ledger.absent(NOW - 10 * ABSENCE_S) == []

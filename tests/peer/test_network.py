@@ -5,61 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from peer.cache import NewChunk
 from peer.core.failure import Failure, FailureKind
 from peer.core.roster import Offence, Standing
-from peer.core.voucher import PeerId
 from peer.errors import ListenError
 from peer.network import Claim, Discovering
 from peer.refusals import Refused
 from peer.sink import Fetched
-from tests.support.networks import LOOPBACK, Agent, Lan, Memory, until
-from validation.content import ChunkIndex, ChunkLayout, ContentId, bitfield
-from validation.digest import chunk_digest
-
-CONTENT = ContentId("c" * 64)
-DATA = bytes(range(256)) * 2048
-LAYOUT = ChunkLayout.for_length(len(DATA))
-assert LAYOUT.count == 2
-
-
-@pytest.fixture
-async def lan(tmp_path: Path) -> AsyncIterator[Lan]:
-    async with Lan(tmp_path) as opened:
-        yield opened
-
-
-async def publish(agent: Agent, tmp_path: Path, signers: tuple[Agent, ...] = ()) -> None:
-    """Both chunks of DATA go into the agent's cache, vouched for by `signers` (itself when none is named)."""
-    path = tmp_path / "content"
-    path.write_bytes(DATA)
-    with path.open("rb") as file:
-        for chunk in map(ChunkIndex, range(LAYOUT.count)):
-            item = LAYOUT.range_of(chunk)
-            digest = chunk_digest(DATA[item.start : item.stop])
-            await agent.cache.add_chunk(
-                NewChunk(
-                    content_ids=(CONTENT,),
-                    layout=LAYOUT,
-                    chunk=chunk,
-                    digest=digest,
-                    vouchers=tuple(
-                        signer.network.identity.vouch(CONTENT, chunk, digest) for signer in signers or (agent,)
-                    ),
-                    source_fd=file.fileno(),
-                )
-            )
-
-
-async def fetch(agent: Agent, peer_id: PeerId) -> tuple[Fetched | Failure, Memory]:
-    sink = Memory(len(DATA))
-    return await agent.network.fetch(peer_id, CONTENT, LAYOUT, LAYOUT.whole, sink), sink
-
+from tests.support.networks import CONTENT, DATA, LAYOUT, LOOPBACK, Agent, Lan, fetch, publish, until
+from validation.content import ContentId, bitfield
 
 # finding each other
 
@@ -125,6 +82,22 @@ async def test_who_comes_back_is_met_again(lan: Lan) -> None:
     await ann.watch.until(again.id)
     assert again.id == ben.id
     assert ann.network.live()[0].port == again.network.port
+
+
+async def test_who_was_killed_is_met_at_its_new_port(lan: Lan) -> None:
+    """No goodbye, and before Ann has any reason to look: both ways of hearing of it lead to the new port."""
+    ann, ben = await lan.start("ann"), await lan.start("ben")
+    for _ in range(3):
+        await ann.watch.until(ben.id)
+        discovery = ben.network._search._locating._discovery  # type: ignore[union-attr]
+        discovery._zeroconf.async_send = lambda *_, **__: None  # type: ignore[method-assign, union-attr]
+        await lan.stop("ben")
+        ben = await lan.start("ben")
+        port = ben.network.port
+        await until(
+            lambda port=port: [peer.port for peer in ann.network.live()] == [port],  # type: ignore[misc]
+            "Ann has the new port",
+        )
 
 
 async def test_static_peers_need_no_mdns(lan: Lan) -> None:
@@ -246,7 +219,7 @@ async def test_bytes_come_with_vouchers_and_are_counted(lan: Lan, tmp_path: Path
     assert [voucher.signer for voucher in outcome.vouchers] == [ann.id, ann.id]
     (ann_seen,) = ben.network.peers()
     (ben_seen,) = ann.network.peers()
-    assert (ann_seen.taken, ann_seen.given, ann_seen.live) == (len(DATA), 0, True)
+    assert (ann_seen.taken, ann_seen.given, ann_seen.available) == (len(DATA), 0, True)
     assert (ben_seen.taken, ben_seen.given, ben_seen.name) == (0, len(DATA), "ben")
 
 
@@ -258,7 +231,7 @@ async def test_bytes_given_and_taken_survive_a_restart(lan: Lan, tmp_path: Path)
     await lan.stop("ann")
     await lan.stop("ben")
     (seen,) = (await lan.start("ann")).network.peers()
-    assert (seen.given, seen.live, seen.name, seen.address) == (len(DATA), False, "ben", None)
+    assert (seen.given, seen.available, seen.name, seen.address) == (len(DATA), False, "ben", None)
     assert seen.last_seen == pytest.approx(time.time(), abs=30)
 
 
@@ -315,7 +288,7 @@ async def test_a_liar_is_banned_at_once_on_both_ways(lan: Lan) -> None:
     assert isinstance(await eve.network.offer(ann.id, CONTENT), Failure)
     await until(lambda: any(item.reason == "banned" for item in ann.network.refusals()), "Eve's call was refused")
     (status,) = ann.network.peers()
-    assert (status.peer_id, status.standing, status.live) == (eve.id, Standing.BANNED, False)
+    assert (status.peer_id, status.standing, status.available) == (eve.id, Standing.BANNED, False)
     assert status.reason == "sent bytes that do not match their digest: chunk 3"
     assert status.banned_until == pytest.approx(time.time() + 30 * 86400, abs=60)
 

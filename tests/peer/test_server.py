@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from peer import channel
 from peer import server as server_module
 from peer import serving as serving_module
-from peer.cache import CacheLimits, NewChunk, PeerCache
+from peer.cache import CacheLimits, Deletion, NewChunk, PeerCache
+from peer.client import CONNECTIONS_A_PEER, WATCHES_A_PEER, PeerAddress
 from peer.core import wire
 from peer.core.admission import Admission, AdmissionLimits
 from peer.core.voucher import PeerId
@@ -384,8 +385,9 @@ async def test_above_the_slots_one_comes_back_later(
         assert (await second.answer())[0].status == 206
 
 
-async def test_four_connections_a_peer(members: Members, workers: Workers, caller: ssl.SSLContext) -> None:
-    async with serving(members, workers) as it:
+async def test_so_many_connections_a_peer(members: Members, workers: Workers, caller: ssl.SSLContext) -> None:
+    assert AdmissionLimits().connections_per_peer == CONNECTIONS_A_PEER + WATCHES_A_PEER
+    async with serving(members, workers, AdmissionLimits(connections_per_peer=4)) as it:
         async with (
             talking(it.address, caller) as one,
             talking(it.address, caller),
@@ -440,7 +442,7 @@ async def test_a_check_that_fails_ends_one_connection(
         async with talking(it.address, caller) as other:
             other.ask(wire.hello_target())
             assert (await other.answer())[0].status == 200
-    assert "checking cached chunks" in caplog.text
+    assert "work on the cache for a peer failed" in caplog.text
     caplog.clear()
 
 
@@ -567,6 +569,92 @@ async def test_it_serves_the_real_cache(
     finally:
         os.close(fd)
         await cache.close()
+
+
+async def test_what_is_served_is_held_until_its_end(
+    members: Members, workers: Workers, caller: ssl.SSLContext
+) -> None:
+    """However it ends; and whoever let go last sweeps, when that is wanted."""
+    async with serving(members, workers) as it:
+        it.store.add(A, noise(16 * CHUNK))
+        for ends_well in (True, False):
+            it.store.wants_sweeping = True
+            async with talking(it.address, caller) as talk:
+                talk.ask(wire.bytes_target(A), span(0, 16 * CHUNK - 1))
+                await talk.reader.readexactly(1)
+                assert it.store.held == 1
+                if ends_well:
+                    await talk.reader.readexactly(16 * CHUNK)
+            await until(lambda: it.store.held == 0 and not it.store.wants_sweeping)
+
+
+async def test_a_record_is_busy_while_it_is_served_and_cleared_after_it(
+    members: Members, workers: Workers, caller: ssl.SSLContext, tmp_path: Path
+) -> None:
+    """BITS: BUSYCACHERECORD; records in use go after the activity ends."""
+    data = noise(16 * CHUNK)
+    layout = ChunkLayout(length=len(data), chunk_bytes=CHUNK)
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    cache = await PeerCache.open(tmp_path / "cache", CacheLimits(max_bytes=1 << 30), workers, time.time)
+    with source.open("rb") as file:
+        for chunk in map(ChunkIndex, range(layout.count)):
+            item = layout.range_of(chunk)
+            digest = chunk_digest(data[item.start : item.stop])
+            await cache.add_chunk(
+                NewChunk(
+                    content_ids=(A,),
+                    layout=layout,
+                    chunk=chunk,
+                    digest=digest,
+                    vouchers=(),
+                    source_fd=file.fileno(),
+                )
+            )
+    server = PeerServer(
+        members.identity("server"),
+        cache,
+        Admission(AdmissionLimits()),
+        workers,
+        lambda _: None,
+        lambda _: False,
+        lambda _: None,
+    )
+    address = PeerAddress(members.identity("server").peer_id, "127.0.0.1", await server.start("127.0.0.1", 0))
+    async with talking(address, caller) as talk, talking(address, caller) as other:
+        talk.ask(wire.bytes_target(A), span(0, len(data) - 1))
+        head = wire.parse_response_head(await talk.reader.readuntil(b"\r\n\r\n"))
+        assert await cache.delete(A) is Deletion.BUSY
+        assert await cache.clear() == 1
+        other.ask(wire.bytes_target(A), span(0, 0))
+        assert (await other.answer())[0].status == 404
+        assert await talk.reader.readexactly(head.length) == data
+    await until(lambda: not list((tmp_path / "cache" / "objects").iterdir()))
+    await server.close()
+    await cache.close()
+
+
+async def test_a_server_that_is_switched_off_has_nothing(
+    members: Members, workers: Workers, caller: ssl.SSLContext
+) -> None:
+    """For members it is there as before; and what was being sent is sent to its end."""
+    data = noise(16 * CHUNK)
+    async with serving(members, workers) as it, talking(it.address, caller) as talk:
+        it.store.add(A, data)
+        talk.ask(wire.bytes_target(A), span(0, len(data) - 1))
+        head = wire.parse_response_head(await talk.reader.readuntil(b"\r\n\r\n"))
+        it.server.serving = False
+        assert await talk.reader.readexactly(head.length) == data
+        for target, status in (
+            (wire.bytes_target(A), 404),
+            (wire.offer_target(A), 404),
+            (wire.hello_target(), 200),
+        ):
+            talk.ask(target, span(0, 0))
+            assert (await talk.answer())[0].status == status
+        it.server.serving = True
+        talk.ask(wire.offer_target(A))
+        assert (await talk.answer())[0].status == 200
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

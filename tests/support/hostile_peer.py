@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from peer.client import PeerAddress, PeerClient
 from peer.core import wire
 from peer.core.failure import Failure
@@ -61,6 +63,10 @@ class Mischief(StrEnum):
     HUGE_OFFER = "an endless offer"
     BAD_OFFER = "an offer that makes no sense"
     REDIRECT = "sends elsewhere"
+    RESTLESS = "another offer every time, at once"
+    OLD = "knows no held questions, and closes on what it does not know"
+    FAILS = "500 for every offer"
+    MUTE = "never says what it has"
 
 
 class HostilePeer:
@@ -76,6 +82,8 @@ class HostilePeer:
         """Payload bytes of ranges."""
         self.pushed = 0
         """Bytes of everything that may not end."""
+        self.has_it = True
+        """False: there is nothing to offer."""
         self._data = data
         self._layout = ChunkLayout.for_length(len(data))
         self._workers = Workers(1)
@@ -141,8 +149,11 @@ class HostilePeer:
                 name = self.mischief.value
                 hello = wire.Hello(peer_id=self.identity.peer_id, name=name, version="0.0.0")
                 writer.write(wire.format_response(200, wire.format_document(hello)))
-            case wire.OfferRequest():
-                return await self._offer(writer)
+            case wire.OfferRequest(after=after):
+                if self.mischief is Mischief.OLD and "?" in self.requests[-1]:
+                    writer.write(wire.format_response(400))
+                    return False
+                return await self._offer(writer, after)
             case wire.BytesRequest():
                 return await self._bytes(writer, request)
             case wire.CertificateRequest(peer_id=peer_id):
@@ -151,15 +162,24 @@ class HostilePeer:
                 writer.write(wire.format_response(200 if mine else 404, certificate))
         return True
 
-    async def _offer(self, writer: asyncio.StreamWriter) -> bool:
+    async def _offer(self, writer: asyncio.StreamWriter, after: int) -> bool:
         layout, have, claimed = self._layout, self._layout.everything, NO_CHUNKS
+        if self.mischief is Mischief.MUTE:
+            await asyncio.Event().wait()
+        if not self.has_it or self.mischief is Mischief.FAILS:
+            writer.write(wire.format_response(500 if self.has_it else 404))
+            return True
         if self.mischief is Mischief.CLAIMS:
             have, claimed = Bitfield(1), Bitfield(layout.everything & ~1)
         if self.mischief is Mischief.HUGE_OFFER:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n[")
             while True:
                 await self._push(writer, b"[" * PIECE)
-        body = wire.format_document(wire.offer_of(layout, have, claimed))
+        offer = wire.offer_of(layout, have, claimed)
+        if self.mischief is Mischief.RESTLESS:
+            offer = wire.offer_of(layout, Bitfield(1), Bitfield(after & 1))
+            offer = msgspec.structs.replace(offer, wants=True, version=after + 1)
+        body = wire.format_document(offer)
         if self.mischief is Mischief.BAD_OFFER:
             body = b'{"length": -1, "chunk_bytes": 0, "have": "", "claimed": "", "x": ' + b"[" * 500 + b"}"
         writer.write(wire.format_response(200, body))

@@ -10,17 +10,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
-from peer.cache import CacheLimits, PeerCache
+from peer.cache import CacheLimits, NewChunk, PeerCache
+from peer.core.failure import Failure
 from peer.core.roster import KnownPeer
 from peer.core.voucher import PeerId
 from peer.identity import GroupKey
 from peer.network import Claim, Discovering, NetworkSettings, PeerNetwork
+from peer.sink import Fetched
 from peer.workers import Workers
-from validation.content import ContentId
+from validation.content import ChunkIndex, ChunkLayout, ContentId
+from validation.digest import chunk_digest
 from validation.ranges import ByteRange
 
 LOOPBACK = "127.0.0.1"
 WAIT_S = 5.0
+
+CONTENT = ContentId("c" * 64)
+DATA = bytes(range(256)) * 2048
+LAYOUT = ChunkLayout.for_length(len(DATA))
+assert LAYOUT.count == 2
 
 
 class Watch:
@@ -29,6 +37,8 @@ class Watch:
     def __init__(self) -> None:
         self.log: list[tuple[str, PeerId]] = []
         self.up: dict[PeerId, KnownPeer] = {}
+        self.on_up: list[Callable[[], None]] = []
+        self.on_down: list[Callable[[PeerId], None]] = []
         self._news = asyncio.Event()
 
     def peer_up(self, peer: KnownPeer) -> None:
@@ -36,11 +46,15 @@ class Watch:
         self.up[peer.peer_id] = peer
         self.log.append(("up", peer.peer_id))
         self._news.set()
+        for tell in self.on_up:
+            tell()
 
     def peer_down(self, peer_id: PeerId) -> None:
         del self.up[peer_id]  # KeyError: was not up
         self.log.append(("down", peer_id))
         self._news.set()
+        for tell in self.on_down:
+            tell(peer_id)
 
     async def until(self, *peers: PeerId) -> None:
         """Exactly these are up."""
@@ -142,3 +156,30 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"never: {what}"
         await asyncio.sleep(0.01)
+
+
+async def publish(agent: Agent, tmp_path: Path, signers: tuple[Agent, ...] = ()) -> None:
+    """Both chunks of DATA go into the agent's cache, vouched for by `signers` (itself when none is named)."""
+    path = tmp_path / "content"
+    path.write_bytes(DATA)
+    with path.open("rb") as file:
+        for chunk in map(ChunkIndex, range(LAYOUT.count)):
+            item = LAYOUT.range_of(chunk)
+            digest = chunk_digest(DATA[item.start : item.stop])
+            await agent.cache.add_chunk(
+                NewChunk(
+                    content_ids=(CONTENT,),
+                    layout=LAYOUT,
+                    chunk=chunk,
+                    digest=digest,
+                    vouchers=tuple(
+                        signer.network.identity.vouch(CONTENT, chunk, digest) for signer in signers or (agent,)
+                    ),
+                    source_fd=file.fileno(),
+                )
+            )
+
+
+async def fetch(agent: Agent, peer_id: PeerId) -> tuple[Fetched | Failure, Memory]:
+    sink = Memory(len(DATA))
+    return await agent.network.fetch(peer_id, CONTENT, LAYOUT, LAYOUT.whole, sink), sink

@@ -20,7 +20,7 @@ from peer.core.voucher import PeerId, Voucher
 from peer.core.wire import ResponseHead, parse_response_head
 from peer.group import GroupKey
 from peer.identity import Identity
-from peer.server import Caller, PeerServer
+from peer.server import Caller, Claim, PeerServer
 from peer.workers import Workers
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout, ContentId, bitfield
 from validation.digest import chunk_digest
@@ -63,6 +63,8 @@ class MemoryStore:
         self.items: dict[ContentId, Item] = {}
         self.bad = NO_CHUNKS
         self.checks = 0
+        self.held = 0
+        self.wants_sweeping = False
         self.check_may_go_on = asyncio.Event()
         self.check_may_go_on.set()
 
@@ -76,6 +78,19 @@ class MemoryStore:
 
     def vouchers(self, content_id: ContentId, chunk: ChunkIndex) -> tuple[Voucher, ...]:
         return self.items[content_id].vouchers.get(chunk, ())
+
+    def hold(self, content_id: ContentId) -> Callable[[], bool]:
+        self.held += 1
+
+        def let_go() -> bool:
+            self.held -= 1
+            return not self.held and self.wants_sweeping
+
+        return let_go
+
+    async def sweep(self) -> int:
+        self.wants_sweeping = False
+        return 0
 
     async def ensure_checked(self, content_id: ContentId, first: ChunkIndex, last: ChunkIndex) -> Bitfield:
         self.checks += 1
@@ -142,6 +157,9 @@ class Serving:
     address: PeerAddress
     callers: list[Caller]
     banned: set[PeerId]
+    claims: dict[ContentId, Claim]
+    asked: list[tuple[PeerId, ContentId]]
+    """Who asked what we have of which content."""
 
 
 @asynccontextmanager
@@ -153,13 +171,23 @@ async def serving(
     admission = Admission(limits or AdmissionLimits())
     callers: list[Caller] = []
     banned: set[PeerId] = set()
+    claims: dict[ContentId, Claim] = {}
+    asked: list[tuple[PeerId, ContentId]] = []
     server = PeerServer(
-        identity, store, admission, workers, callers.append, banned.__contains__, members.certificates.get
+        identity,
+        store,
+        admission,
+        workers,
+        callers.append,
+        banned.__contains__,
+        members.certificates.get,
+        claims.get,
+        lambda peer_id, content_id: asked.append((peer_id, content_id)),
     )
     port = await server.start("127.0.0.1", 0)
     try:
         address = PeerAddress(identity.peer_id, "127.0.0.1", port)
-        yield Serving(server, store, admission, identity, address, callers, banned)
+        yield Serving(server, store, admission, identity, address, callers, banned, claims, asked)
     finally:
         await server.close()
 

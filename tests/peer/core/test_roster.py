@@ -247,6 +247,167 @@ def test_a_restarted_peer_that_calls_is_met_without_waiting(roster: Roster) -> N
     assert called() in roster.candidates_to_try(13.0)
 
 
+MOVED_WHEN = [0.2, 5.0, 59.0, 1000.0]
+"""Seconds after the first meeting: also before a second check of the same address is allowed."""
+
+
+@pytest.mark.parametrize("at", MOVED_WHEN)
+@pytest.mark.parametrize("order", ["announced", "called", "announced, called", "called, announced"])
+def test_who_was_killed_and_comes_back_at_a_new_port_is_met_there(roster: Roster, at: float, order: str) -> None:
+    """Whatever we hear first, and however often: within a second or two, never after a minute."""
+    meet(roster)
+    for step, how in enumerate(order.split(", ")):
+        now = at + 0.1 * step
+        if how == "announced":
+            roster.heard(announced(port=2000), now)
+        else:
+            roster.called(ANN, "10.0.0.1", 2000, now)
+    now = at + 0.2
+    while now <= at + 2 * CHECK_AGAIN_S:
+        for attempt in roster.candidates_to_try(now):
+            if attempt.port == 2000:
+                roster.authenticated(who(port=2000), now)
+            else:
+                roster.failed(attempt, REFUSED, now)
+        now += 0.05
+    (peer,) = roster.live(now)
+    assert peer.port == 2000
+
+
+def test_a_call_says_nothing_of_another_address(roster: Roster) -> None:
+    """Where it was is looked into as soon as that is allowed, though it proved meanwhile that it lives."""
+    meet(roster)
+    roster.heard(announced(port=2000), 0.6)
+    roster.called(ANN, "10.0.0.1", 2000, 0.7)
+    assert roster.live(0.7)[0].last_seen == 0.7
+    assert roster.deadline(0.7) == CHECK_AGAIN_S
+    (check,) = roster.candidates_to_try(CHECK_AGAIN_S)
+    assert (check.host, check.port) == ("10.0.0.1", 1000)
+
+
+def test_a_call_from_where_we_know_it_needs_no_check(roster: Roster) -> None:
+    meet(roster)
+    roster.called(ANN, "10.0.0.1", 1000, 30.0)
+    assert roster.candidates_to_try(CHECK_S) == []
+    assert len(roster.candidates_to_try(30.0 + CHECK_S)) == 1
+
+
+def test_a_caller_that_names_no_port_is_only_seen(roster: Roster) -> None:
+    meet(roster)
+    roster.called(ANN, "10.0.0.1", None, 30.0)
+    assert roster.live(30.0)[0].last_seen == 30.0
+    assert len(roster.candidates_to_try(CHECK_S)) == 1
+
+
+def test_a_peer_with_two_ways_to_us_is_not_checked_for_each_call(roster: Roster) -> None:
+    """It calls from its other address, but listens at the same port: nothing says that it was started again."""
+    meet(roster)
+    checks = 0
+    for second in range(1, 50):
+        roster.called(ANN, "10.9.9.9", 1000, float(second))
+        for _ in roster.candidates_to_try(float(second)):
+            checks += 1
+            roster.authenticated(who(), float(second))
+    assert checks == 1  # when that address was new
+
+
+def test_a_new_port_of_the_same_host_is_where_it_is_now(roster: Roster) -> None:
+    """The proof at the new port may come before the old one has failed; what becomes of that does not matter."""
+    static = Sighting(host="10.0.0.1", port=2000, peer_id=None, how=Sighted.CONFIGURED)
+    meet(roster)
+    (check,) = roster.candidates_to_try(CHECK_S)
+    roster.heard(static, CHECK_S)
+    assert roster.candidates_to_try(CHECK_S) == [static]
+    assert roster.authenticated(who(port=2000), CHECK_S) is None
+    assert roster.live(CHECK_S)[0].port == 2000
+    assert roster.failed(check, REFUSED, CHECK_S + 0.1) is None
+    assert names(roster, CHECK_S + 0.1) == [ANN]
+
+
+def test_a_second_good_address_takes_over_at_once(roster: Roster) -> None:
+    """Another host: the first address stays while it works, and proves that within a second."""
+    static = Sighting(host="10.9.9.9", port=1000, peer_id=None, how=Sighted.CONFIGURED)
+    meet(roster)
+    roster.heard(static, 10.0)
+    assert roster.candidates_to_try(10.0) == [static]
+    assert roster.authenticated(who(host="10.9.9.9"), 10.0) is None
+    assert roster.live(10.0)[0].host == "10.0.0.1"
+    (check,) = roster.candidates_to_try(10.0)
+    assert check.host == "10.0.0.1"
+    assert roster.failed(check, REFUSED, 10.1) == ANN
+    assert roster.deadline(10.1) == 10.0 + CHECK_AGAIN_S  # not after the minute of its own last attempt
+    assert roster.candidates_to_try(10.0 + CHECK_AGAIN_S) == [static]
+
+
+def test_a_call_during_a_failing_attempt_is_not_forgotten(roster: Roster) -> None:
+    roster.heard(announced(), 0.0)
+    (attempt,) = roster.candidates_to_try(0.0)
+    roster.called(ANN, "10.0.0.1", 1000, 2.0)
+    roster.failed(attempt, REFUSED, 3.0)
+    (again,) = roster.candidates_to_try(3.0)
+    roster.failed(again, REFUSED, 3.1)
+    assert roster.candidates_to_try(3.1 + RETRY_S - 1) == []  # nothing was heard of it since
+
+
+def test_an_attempt_outlives_the_rumour_it_began_with(roster: Roster) -> None:
+    """Two ports announced in turn do not lead to two attempts at one of them."""
+    for port in (1000, 2000, 1000):
+        roster.heard(announced(port=port), 0.0)
+        roster.candidates_to_try(0.0)
+    assert roster.untried(0.0) == 2
+    roster.failed(announced(port=1000), REFUSED, 1.0)
+    roster.failed(announced(port=2000), REFUSED, 1.0)
+    assert roster.untried(1.0) == 0
+
+
+# what people decide
+
+
+def test_who_is_forgotten_comes_back_as_anybody_may(roster: Roster) -> None:
+    meet(roster)
+    assert roster.forget(ANN)
+    assert not roster.forget(ANN)
+    assert roster.known(1.0) == []
+    assert roster.candidates_to_try(1e6) == []
+    roster.called(ANN, "10.0.0.1", 1000, 2.0)
+    assert called() in roster.candidates_to_try(2.0)
+
+
+def test_forgetting_spares_bans_and_configuration(roster: Roster) -> None:
+    static = Sighting(host="10.0.0.1", port=1000, peer_id=None, how=Sighted.CONFIGURED)
+    roster.heard(static, 0.0)
+    roster.candidates_to_try(0.0)
+    roster.authenticated(who(), 0.0)
+    assert roster.forget(ANN)
+    assert static in roster.candidates_to_try(RETRY_S)
+    roster.ban(BEN, 0.0)
+    assert not roster.forget(BEN)
+    assert roster.is_banned(BEN, 1.0)
+
+
+def test_looking_again_tries_everybody_at_once(roster: Roster) -> None:
+    meet(roster)
+    roster.heard(announced(BEN, 2000), 0.0)
+    (attempt,) = roster.candidates_to_try(0.0)
+    roster.failed(attempt, REFUSED, 0.5)
+    assert roster.candidates_to_try(10.0) == []
+    roster.look_again(10.0)
+    assert roster.untried(10.0) == 1
+    assert {item.peer_id for item in roster.candidates_to_try(10.0)} == {ANN, BEN}
+
+
+def test_looking_again_all_the_time_is_no_flood(roster: Roster) -> None:
+    for number in range(MAX_CANDIDATES):
+        roster.heard(announced(stranger(number), 1 + number), 0.0)
+    tried = 0
+    for tenth in range(101):
+        roster.look_again(tenth / 10)
+        for attempt in roster.candidates_to_try(tenth / 10):
+            tried += 1
+            roster.failed(attempt, REFUSED, tenth / 10)
+    assert tried == pytest.approx(ATTEMPTS_AT_ONCE + ATTEMPTS_PER_S * 10, abs=1)
+
+
 def test_a_new_port_replaces_the_old_one(roster: Roster) -> None:
     roster.heard(announced(port=1000), 0.0)
     roster.heard(announced(port=2000), 0.0)
@@ -382,6 +543,19 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(peer=peers | st.none(), host=hosts, port=ports, how=st.sampled_from(Sighted))
     def heard(self, peer: PeerId | None, host: str, port: int, how: Sighted) -> None:
         self.roster.heard(Sighting(host=host, port=port, peer_id=peer, how=how), self.now)
+
+    @rule(peer=peers, host=hosts, port=ports | st.none())
+    def called(self, peer: PeerId, host: str, port: int | None) -> None:
+        self.roster.called(peer, host, port, self.now)
+
+    @rule(peer=peers)
+    def forgotten(self, peer: PeerId) -> None:
+        self.roster.forget(peer)
+        self.up.discard(peer)
+
+    @rule()
+    def looks_again(self) -> None:
+        self.roster.look_again(self.now)
 
     @rule(peer=peers)
     def lost(self, peer: PeerId) -> None:

@@ -229,6 +229,43 @@ def test_documents_are_read_back() -> None:
     offer = wire.offer_of(LAYOUT, bitfield([0, 3]), bitfield([1]))
     read = wire.parse_offer(wire.format_document(offer))
     assert (read.layout, read.have_chunks, read.claimed_chunks) == (LAYOUT, bitfield([0, 3]), bitfield([1]))
+    assert (read.wants, read.version) == (False, wire.NOTHING)
+    told = msgspec.structs.replace(offer, wants=True, version=wire.MAX_VERSION)
+    assert wire.parse_offer(wire.format_document(told)) == told
+
+
+def test_an_offer_of_an_agent_that_knows_no_versions_is_read() -> None:
+    read = wire.parse_offer(b'{"length":10,"chunk_bytes":262144,"have":"AQ==","claimed":"AA=="}')
+    assert (read.have_chunks, read.wants, read.version) == (1, False, wire.NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "after", "expected"),
+    [(None, 0, 0), (1, 17, 1), (wire.MAX_WAIT_S, wire.MAX_VERSION, wire.MAX_WAIT_S)],
+)
+def test_held_questions(wait_s: int | None, after: int, expected: int) -> None:
+    head = wire.parse_request_head(wire.format_request(wire.watch_target(CONTENT, after), 7, wait_s=wait_s))
+    assert (head.request, head.port) == (wire.OfferRequest(CONTENT, after, expected), 7)
+
+
+def test_only_a_question_with_a_version_is_held() -> None:
+    head = wire.parse_request_head(wire.format_request(wire.offer_target(CONTENT), wait_s=9))
+    assert head.request == wire.OfferRequest(CONTENT)
+
+
+@pytest.mark.parametrize("wait", ["0", "31", "-1", "1.5", "1e1", "x", "", "٣", "9" * 17])
+def test_impossible_waits(wait: str) -> None:
+    text = f"GET {wire.watch_target(CONTENT, 1)} HTTP/1.1\r\nHost: a\r\nNearfetch-Wait: {wait}\r\n\r\n"
+    with pytest.raises(WireError) as error:
+        wire.parse_request_head(text.encode())
+    assert error.value.status == 400
+
+
+@pytest.mark.parametrize("query", ["?", "?after", "?after=", "?after=-1", "?after=1&after=2", "?after=" + "9" * 17])
+def test_impossible_questions(query: str) -> None:
+    with pytest.raises(WireError) as error:
+        wire.parse_request_head(f"GET {wire.offer_target(CONTENT)}{query} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert error.value.status == 400
 
 
 @pytest.mark.parametrize(
@@ -247,6 +284,10 @@ def test_documents_are_read_back() -> None:
         b'{"length":1e99,"chunk_bytes":262144,"have":"","claimed":""}',
         b'{"length":1125899906842624,"chunk_bytes":1,"have":"AA==","claimed":"AA=="}',
         b'{"length":10,"chunk_bytes":262144,"have":"!","claimed":"AA=="}',
+        b'{"length":10,"chunk_bytes":262144,"have":"AA==","claimed":"AA==","wants":1}',
+        b'{"length":10,"chunk_bytes":262144,"have":"AA==","claimed":"AA==","version":-1}',
+        b'{"length":10,"chunk_bytes":262144,"have":"AA==","claimed":"AA==","version":10000000000000000}',
+        b'{"length":10,"chunk_bytes":262144,"have":"AA==","claimed":"AA==","version":' + b"9" * 5000 + b"}",
         b" " * (wire.DOCUMENT_LIMIT + 1),
     ],
 )
@@ -316,6 +357,8 @@ PIECES = st.sampled_from(
         b"Nearfetch-Vouchers: ",
         b"Content-Length: 1\r\n",
         b"Nearfetch-Port: 1\r\n",
+        b"Nearfetch-Wait: 1\r\n",
+        wire.watch_target(CONTENT, 1).encode(),
     ]
 )
 SOUP = st.lists(PIECES | st.binary(max_size=20), max_size=14).map(b"".join)
@@ -350,6 +393,8 @@ JSON = st.recursive(
             "chunk_bytes": JSON,
             "have": JSON,
             "claimed": JSON,
+            "wants": JSON,
+            "version": JSON,
             "peer_id": JSON,
             "name": JSON,
         },

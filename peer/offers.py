@@ -1,0 +1,169 @@
+"""What we offer of each content, as numbered answers that are made once, and who waits for the next of them.
+
+A content's number grows with every change of what is said of it. Waiting costs no task and no polling: whoever
+changes something says so (`changed`), and all who wait for that content hear of it in the loop's next turn.
+
+Never knows: sockets, time, why something changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from peer.core import wire
+from peer.core.voucher import PeerId
+from validation.content import NO_CHUNKS, Bitfield, ChunkLayout, ContentId
+
+if TYPE_CHECKING:
+    from peer.house import Claim, Store
+
+OFFERS_KEPT = 1024
+"""Contents whose answer is kept. One that was dropped gets a new number when it is asked for again."""
+
+WAITERS_A_PEER = 8
+"""Contents that one peer may wait for at once: more than an agent downloads at a time by default."""
+
+WAITERS = 256
+"""Held requests in all: eight times the peers that one agent watches for one content."""
+
+FIRST_VERSIONS = 1 << 40
+"""Where numbers begin: anywhere below this, so that those of an earlier life are not taken for ours."""
+
+
+class Waiter(Protocol):
+    """A connection with a held request."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+
+    def offer_changed(self) -> None:
+        """Something may be new about the content that it waits for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What is said of a content now."""
+
+    version: int
+    response: bytes
+    """The whole answer, head and body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    layout: ChunkLayout
+    have: Bitfield
+    claimed: Bitfield
+    wants: bool
+
+
+NOTHING_SAID = Said(version=wire.NOTHING, response=wire.format_response(404))
+"""The same bytes whether content is unknown or not for sharing."""
+
+
+class Offers:
+    """The offers of one server. Everything happens on its loop."""
+
+    def __init__(self, store: Store, claims: Callable[[ContentId], Claim | None]) -> None:
+        self._store, self._claims = store, claims
+        self._serving = True
+        self._last_version = secrets.randbelow(FIRST_VERSIONS)
+        self._said: dict[ContentId, tuple[_State, Said]] = {}
+        self._waiting: dict[ContentId, dict[Waiter, None]] = {}
+        self._by_peer: Counter[PeerId] = Counter()
+        self._stale: dict[ContentId, None] = {}
+
+    @property
+    def serving(self) -> bool:
+        """False: nothing is offered, as if nothing were there."""
+        return self._serving
+
+    @serving.setter
+    def serving(self, on: bool) -> None:
+        self._serving = on
+        for content_id in list(self._waiting):
+            self.changed(content_id)
+
+    @property
+    def waiting(self) -> int:
+        """Held requests."""
+        return self._by_peer.total()
+
+    def now(self, content_id: ContentId) -> Said:
+        """What is said of a content now, under which number."""
+        state = self._state(content_id)
+        if state is None:
+            self._said.pop(content_id, None)
+            return NOTHING_SAID
+        known = self._said.get(content_id)
+        if known is not None and known[0] == state:
+            return known[1]
+        self._last_version += 1
+        said = _say(state, self._last_version)
+        self._said[content_id] = state, said
+        if len(self._said) > OFFERS_KEPT:
+            del self._said[next(iter(self._said))]
+        return said
+
+    def wait(self, content_id: ContentId, waiter: Waiter) -> bool:
+        """`waiter` is told of changes until it leaves. False: too many wait already, answer it at once."""
+        if self._by_peer[waiter.peer_id] >= WAITERS_A_PEER or self.waiting >= WAITERS:
+            return False
+        self._waiting.setdefault(content_id, {})[waiter] = None
+        self._by_peer[waiter.peer_id] += 1
+        return True
+
+    def leave(self, content_id: ContentId, waiter: Waiter) -> None:
+        """It waits no more."""
+        waiters = self._waiting[content_id]
+        del waiters[waiter]
+        if not waiters:
+            del self._waiting[content_id]
+        self._by_peer[waiter.peer_id] -= 1
+        if not self._by_peer[waiter.peer_id]:
+            del self._by_peer[waiter.peer_id]
+
+    def changed(self, content_id: ContentId) -> None:
+        """What we have, claim or want of this content may have changed. Costs nothing when nobody waits for it."""
+        if content_id not in self._waiting:
+            return
+        if not self._stale:
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._stale[content_id] = None
+
+    def _tell(self) -> None:
+        stale, self._stale = self._stale, {}
+        for content_id in stale:
+            for waiter in list(self._waiting.get(content_id, ())):
+                waiter.offer_changed()
+
+    def _state(self, content_id: ContentId) -> _State | None:
+        if not self._serving:
+            return None
+        entry, claim = self._store.find(content_id), self._claims(content_id)
+        if entry is None:
+            return (
+                None
+                if claim is None
+                else _State(layout=claim.layout, have=NO_CHUNKS, claimed=claim.chunks, wants=claim.wants)
+            )
+        if claim is None or claim.layout != entry.layout:
+            return _State(layout=entry.layout, have=entry.have, claimed=NO_CHUNKS, wants=False)
+        return _State(layout=entry.layout, have=entry.have, claimed=claim.chunks, wants=claim.wants)
+
+
+def _say(state: _State, version: int) -> Said:
+    plain = wire.offer_of(state.layout, state.have, state.claimed)
+    document = wire.format_document(msgspec.structs.replace(plain, wants=state.wants, version=version))
+    if len(document) > wire.DOCUMENT_LIMIT:
+        return NOTHING_SAID
+    return Said(
+        version=version, response=wire.format_response(200, document, [("Content-Type", "application/json")])
+    )
