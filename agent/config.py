@@ -1,8 +1,8 @@
 """The configuration: the file `config.toml` in the home, the environment `NEARFETCH_*`, and flags, read once.
 
 The three spell the same names: `cache_max_bytes`, `NEARFETCH_CACHE_MAX_BYTES`, `--cache-max-bytes`. Flags win over
-the environment, that over the file, that over the defaults. "Off" is None, never a number; in text `off`.
-Never knows: what the settings do.
+the environment, that over the file, that over the defaults. "Off" is None, never a number; in text `off`. What
+values may look like is in config_parsers.py. Never knows: what the settings do.
 
 Sources: TOML 1.0; XDG base directories through platformdirs.
 """
@@ -10,17 +10,18 @@ Sources: TOML 1.0; XDG base directories through platformdirs.
 from __future__ import annotations
 
 import difflib
-import math
-import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from agent import config_parsers as kinds
 from agent.client import default_home, socket_path
 from agent.core.integrity import Integrity
+from agent.core.pacing import NEVER, NO_LIMITS, Allowance, Policy, Windows
+from agent.core.sizes import parse_size
 from agent.errors import ConfigError
 
 __all__ = ["Config", "Integrity", "LogLevel", "default_home", "parse_size", "socket_path"]
@@ -28,6 +29,8 @@ __all__ = ["Config", "Integrity", "LogLevel", "default_home", "parse_size", "soc
 CONFIG_FILE = "config.toml"
 GROUP_KEY_FILE = "group.key"
 ENVIRONMENT_PREFIX = "NEARFETCH_"
+NO_SETTINGS = frozenset(ENVIRONMENT_PREFIX + name for name in ("HOME", "JOB", "STATE", "EVENT", "SERIAL"))
+"""Variables that are no settings: where the agent is, and what a notify command is told, which may call us."""
 DAY_S = 86_400.0
 
 
@@ -47,35 +50,84 @@ class Config:
     home: Path
     """Absolute. Holds all state; several agents on one machine have one each."""
     group_key: str | None = field(default=None, repr=False)
-    """Text of the group's key, also from the file `group.key` in the home. Its form is checked when it is used."""
+    """The group's key as text; also read from the file `group.key` in the home. Its form is checked when it is
+    used."""
     group_ca_file: Path | None = None
+    """PEM of the authority of a group that an administrator runs. It and the next two go together and replace
+    `group_key`."""
     group_certificate_file: Path | None = None
+    """PEM of this agent's certificate in such a group."""
     group_key_file: Path | None = None
-    """The three go together and replace `group_key`: a group whose authority an administrator runs."""
+    """PEM of that certificate's private key."""
     name: str | None = None
-    """For people; None: the host's name."""
+    """This agent's name, for people; by default the host's name."""
     interface: tuple[str, ...] = ()
-    """Names or addresses to find peers on; empty: all but loopback."""
+    """Names or addresses to find peers on; by default all but loopback."""
     listen_host: str | None = None
-    """None: every address."""
+    """The address for peers; by default every one."""
     listen_port: int = 0
-    """For peers. 0: chosen by the system."""
+    """The port for peers; 0: chosen by the system."""
     peer: tuple[str, ...] = ()
     """Peers known by `host:port`, where multicast does not reach."""
+    peer_fetch: bool = True
+    """Whether jobs may use peers. A job has this switch too, and both must be on."""
+    peer_serve: bool = True
+    """Whether peers may be given what jobs fetched. A job has this switch too, and both must be on."""
     cache_max_bytes: int | None = None
-    """None: `cache_max_share` decides."""
+    """Most bytes in the peer cache; by default `cache_max_share` decides."""
     cache_max_share: float = 0.1
-    """Of the disk that the home is on."""
+    """The peer cache's share of the disk that the home is on, from 0 to 1."""
     cache_max_age_s: float = 90 * DAY_S
+    """Seconds after which what nobody asked for leaves the peer cache (90 days)."""
     integrity: Integrity = Integrity.VOUCHED
+    """What a chunk from a peer must rest on: `vouched` (the word of the member that fetched it), `anchored` (a
+    digest from the job or its publisher), or `whole` (as vouched, and offered only after the whole file was
+    accepted)."""
     background_jobs: int = 4
+    """Background jobs that transfer at once; FOREGROUND jobs are not counted."""
+    connections_per_host: int = 4
+    """Background jobs that fetch from one host at once."""
+    time_slice_s: float = 300.0
+    """Seconds after which a job makes room for one of the same priority that waits."""
     minimum_retry_delay_s: float = 600.0
+    """Longest seconds between two tries after a transient error, where the job does not say. Less than 5 is raised
+    to 5."""
     no_progress_timeout_s: float = 14 * DAY_S
+    """Seconds without any progress, from the first transient error on, after which a job is in ERROR (14 days). 0:
+    the first error is final."""
+    maximum_download_time_s: float = 90 * DAY_S
+    """Seconds that a job may spend connecting and transferring (90 days); then it is in ERROR."""
+    job_inactivity_timeout_s: float = 90 * DAY_S
+    """Seconds without a change or progress after which a job is cancelled and its files are removed (90 days)."""
+    max_jobs_per_machine: int | None = 300
+    """Most jobs at once. `off`: any number."""
+    max_jobs_per_user: int | None = 60
+    """Most jobs of one user at once, not above `max_jobs_per_machine` (by default lowered to it). `off`: as many as
+    the machine may have."""
+    max_files_per_job: int | None = 200
+    """Most files in a job. `off`: any number."""
+    max_ranges_per_file: int | None = 500
+    """Most ranges of one file. `off`: any number."""
+    bandwidth_limit: Allowance = NO_LIMITS
+    """Bytes per second that background jobs may read from origins outside `work_hours` and `maintenance_hours`:
+    `2MB` for each priority, or `high=off,normal=1MB,low=0`. `off`: no limit; 0: they wait. Peers and FOREGROUND
+    jobs are never limited by it."""
+    work_hours: Windows = NEVER
+    """When `work_limit` holds, in local time: `mon-fri 08:00-17:00, sat 09:00-12:00`. `off`: never."""
+    work_limit: Allowance = NO_LIMITS
+    """As `bandwidth_limit`, during `work_hours`."""
+    maintenance_hours: Windows = NEVER
+    """When `maintenance_limit` holds, whatever else is said: `daily 22:00-06:00`. `off`: never."""
+    maintenance_limit: Allowance = NO_LIMITS
+    """As `bandwidth_limit`, during `maintenance_hours`."""
     upload_limit: int | None = None
-    """Bytes per second given to all peers together."""
+    """Bytes per second given to all peers together. `off`: no limit."""
+    notify_commands: bool = True
+    """Whether jobs may have a notify command."""
     ca_file: Path | None = None
-    """PEM, further authorities for origins."""
+    """PEM with further authorities for origins."""
     log_level: LogLevel = LogLevel.INFO
+    """How much the agent says: `debug`, `info`, `warning` or `error`."""
 
     @classmethod
     def load(cls, home: Path | None, flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -88,24 +140,31 @@ class Config:
         for layer in (_from_file(place / CONFIG_FILE), _from_environment(environ), _from_flags(flags)):
             values.update(layer.checked())
         _check_group(values, place)
-        return cls(home=place, **values)  # type: ignore[arg-type]  # _PARSERS gives each field its type
+        config = cls(home=place, **values)  # type: ignore[arg-type]  # _PARSERS gives each field its type
+        if config.per_user_above_machine and "max_jobs_per_user" not in values:
+            config = replace(config, max_jobs_per_user=config.max_jobs_per_machine)
+        if config.per_user_above_machine:
+            raise ConfigError(
+                f"max_jobs_per_user ({config.max_jobs_per_user}) is above max_jobs_per_machine"
+                f" ({config.max_jobs_per_machine}): a user cannot have more jobs than the machine"
+            )
+        return config
 
+    @property
+    def per_user_above_machine(self) -> bool:
+        """True when one user may have more jobs than the machine: `load` refuses that (bits-reference 7.3)."""
+        machine, user = self.max_jobs_per_machine, self.max_jobs_per_user
+        return machine is not None and user is not None and user > machine
 
-def parse_size(text: str) -> int:
-    """Bytes of `1048576`, `10GiB`, `1.5 MB`. Raises ValueError."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
-    factor = _UNITS.get(match[2].lower()) if match else None
-    if match is None or factor is None:
-        raise ValueError(f"must be a size such as 500MB or 10GiB, not {text!r}")
-    return int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
-
-
-_UNITS = {"": 1, "b": 1}
-_UNITS |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)}
-_UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
-
-Parser = Callable[[object, Path], object]
-"""Value and the directory that relative paths start from -> the field's value. Raises ValueError."""
+    def policy(self) -> Policy:
+        """The bandwidth of the hours of the week."""
+        return Policy(
+            work=self.work_hours,
+            work_limit=self.work_limit,
+            other_limit=self.bandwidth_limit,
+            maintenance=self.maintenance_hours,
+            maintenance_limit=self.maintenance_limit,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +188,9 @@ class _Layer:
         return found
 
     def _unknown(self, key: str) -> str:
-        near = difflib.get_close_matches(key.lower().replace("-", "_"), _PARSERS, n=1)
+        word = key.lower().replace("-", "_")
+        begun = [known for known in _PARSERS if known.startswith(word)]
+        near = begun if len(begun) == 1 else difflib.get_close_matches(word, _PARSERS, n=1)
         return f"there is no such setting; did you mean {near[0]}?" if near else "there is no such setting"
 
 
@@ -155,7 +216,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
     values = {
         name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
         for name, value in environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX) and name != "NEARFETCH_HOME" and value
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in NO_SETTINGS and value
     }
     return _Layer(values, Path.cwd(), lambda key: ENVIRONMENT_PREFIX + key.upper())
 
@@ -185,115 +246,47 @@ def _check_group(values: dict[str, object], home: Path) -> None:
         raise ConfigError(f"{path} is not a group key: it is not even text") from error
 
 
-def _text(value: object, base: Path) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError(f"must be a line of text, not {value!r}")
-    return value.strip()
-
-
-def _secret(value: object, base: Path) -> str:
-    """As _text, without repeating the value in the message; keys are pasted with line breaks."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be a text")
-    return value.strip()
-
-
-def _path(value: object, base: Path) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
-        raise ValueError(f"must be a path, not {value!r}")
-    return base / Path(value).expanduser()
-
-
-def _texts(value: object, base: Path) -> tuple[str, ...]:
-    """A list; in the environment, separated by commas."""
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple):
-        raise ValueError(f"must be a list of texts, not {value!r}")
-    return tuple(_text(item, base) for item in items)
-
-
-def _peers(value: object, base: Path) -> tuple[str, ...]:
-    found = _texts(value, base)
-    for item in found:
-        match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/\s]+):([0-9]{1,5})", item)
-        if match is None or not 0 < int(match[2]) < 65_536:
-            raise ValueError(f"must be HOST:PORT, not {item!r}")
-    return found
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"must be a number, not {value!r}")
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"must be a number, not {value!r}")
-    return number
-
-
-def _whole(low: int, high: int) -> Parser:
-    def parse(value: object, base: Path) -> int:
-        number = _number(value)
-        if number != int(number) or not low <= number <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}, not {value}")
-        return int(number)
-
-    return parse
-
-
-def _above_zero(high: float) -> Parser:
-    def parse(value: object, base: Path) -> float:
-        number = _number(value)
-        if not 0 < number <= high:
-            raise ValueError(f"must be above 0 and at most {high:g}, not {value}")
-        return number
-
-    return parse
-
-
-def _size(value: object, base: Path) -> int | None:
-    if value == "off":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"must be a size such as 500MB or 10GiB, not {value!r}")
-    size = parse_size(value) if isinstance(value, str) else value
-    if size <= 0:
-        raise ValueError("must be above 0 bytes (or off)")
-    return size
-
-
-def _choice(kind: type[StrEnum]) -> Parser:
-    def parse(value: object, base: Path) -> StrEnum:
-        if isinstance(value, str) and value.lower() in tuple(kind):
-            return kind(value.lower())
-        raise ValueError(f"must be one of {', '.join(kind)}, not {value!r}")
-
-    return parse
-
-
 _YEARS_S = 100 * 365 * DAY_S
-_PARSERS: dict[str, Parser] = {
-    "group_key": _secret,
-    "group_ca_file": _path,
-    "group_certificate_file": _path,
-    "group_key_file": _path,
-    "name": _text,
-    "interface": _texts,
-    "listen_host": _text,
-    "listen_port": _whole(0, 65_535),
-    "peer": _peers,
-    "cache_max_bytes": _size,
-    "cache_max_share": _above_zero(1.0),
-    "cache_max_age_s": _above_zero(_YEARS_S),
-    "integrity": _choice(Integrity),
-    "background_jobs": _whole(1, 1000),
-    "minimum_retry_delay_s": _above_zero(_YEARS_S),
-    "no_progress_timeout_s": _above_zero(_YEARS_S),
-    "upload_limit": _size,
-    "ca_file": _path,
-    "log_level": _choice(LogLevel),
+_MANY = 1_000_000_000
+RETRY_FLOOR_S = 5.0
+"""BITS raises a smaller minimum retry delay silently (bits-reference 1.4)."""
+
+_PARSERS: dict[str, kinds.Parser] = {
+    "group_key": kinds.secret,
+    "group_ca_file": kinds.path,
+    "group_certificate_file": kinds.path,
+    "group_key_file": kinds.path,
+    "name": kinds.text,
+    "interface": kinds.texts,
+    "listen_host": kinds.text,
+    "listen_port": kinds.whole(0, 65_535),
+    "peer": kinds.peers,
+    "peer_fetch": kinds.switch,
+    "peer_serve": kinds.switch,
+    "cache_max_bytes": kinds.size,
+    "cache_max_share": kinds.above_zero(1.0),
+    "cache_max_age_s": kinds.above_zero(_YEARS_S),
+    "integrity": kinds.choice(Integrity),
+    "background_jobs": kinds.whole(1, 1000),
+    "connections_per_host": kinds.whole(1, 1000),
+    "time_slice_s": kinds.above_zero(_YEARS_S),
+    "minimum_retry_delay_s": kinds.from_zero(_YEARS_S, floor=RETRY_FLOOR_S),
+    "no_progress_timeout_s": kinds.from_zero(_YEARS_S),
+    "maximum_download_time_s": kinds.above_zero(_YEARS_S),
+    "job_inactivity_timeout_s": kinds.above_zero(_YEARS_S),
+    "max_jobs_per_machine": kinds.limit(_MANY),
+    "max_jobs_per_user": kinds.limit(_MANY),
+    "max_files_per_job": kinds.limit(_MANY),
+    "max_ranges_per_file": kinds.limit(_MANY),
+    "bandwidth_limit": kinds.allowance,
+    "work_hours": kinds.windows,
+    "work_limit": kinds.allowance,
+    "maintenance_hours": kinds.windows,
+    "maintenance_limit": kinds.allowance,
+    "upload_limit": kinds.size,
+    "notify_commands": kinds.switch,
+    "ca_file": kinds.path,
+    "log_level": kinds.choice(LogLevel),
 }
 
 
