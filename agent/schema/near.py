@@ -144,6 +144,8 @@ class AgentDocument(Document, frozen=True, kw_only=True):
     """Everything the agent wants its user to know, for example a database that was set aside."""
     connected: bool = True
     """The machine has a network."""
+    ready: bool = True
+    """Every job of the journal is back. Before that, requests about anything else wait."""
 
 
 class Problem(Document, frozen=True, kw_only=True):

@@ -55,6 +55,8 @@ class DeliveryDocument(Document, frozen=True, kw_only=True):
     """One call of a callback. It comes again until it is answered with `ok`."""
 
     delivery: int
+    serial: int
+    """Grows from notice to notice of a job, and is the same when the same notice comes again."""
     notice: str
     """job-transferred, job-error, job-modification, file-transferred or file-ranges-transferred."""
     file: int | None

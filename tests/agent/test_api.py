@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
-from agent.api import MAX_BODY_BYTES, make_app, serving
+from agent.api import MAX_BODY_BYTES, Limits, make_app, serving
+from agent.api_table import MAX_FILES_BODY_BYTES
 from agent.client import AgentClient, socket_path
 from agent.errors import AgentUnavailableError, ConfigError
+from tests.support import rest
 from tests.support.memory_engine import MemoryEngine, memory_agent
 
 JSON = "application/json"
@@ -33,24 +35,22 @@ async def running(tmp_path: Path) -> AsyncIterator[MemoryEngine]:
 
 
 async def ask(
-    engine: MemoryEngine, method: str, path: str, body: bytes | None = None, headers: str = ""
+    engine: MemoryEngine, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
 ) -> tuple[int, Any]:
+    answered = await rest.ask(socket_path(engine.home), method, path, body, headers)
+    return answered.status, answered.document
+
+
+async def exchange(
+    engine: MemoryEngine, method: str, path: str, content: bytes, headers: dict[str, str]
+) -> rest.Answered:
+    """A body that says nothing of its length."""
     reader, writer = await asyncio.open_unix_connection(socket_path(engine.home))
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}"
-    if body is not None:
-        head += f"Content-Length: {len(body)}\r\n"
-        if "Content-Type" not in headers:
-            head += f"Content-Type: {JSON}\r\n"
-    writer.write(head.encode() + b"\r\n" + (body or b""))
-    async with asyncio.timeout(10):
-        raw = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    answer_head, _, content = raw.partition(b"\r\n\r\n")
-    status = int(answer_head.split()[1])
-    kind = b"application/problem+json" if status >= 400 else b"application/json"
-    assert b"Content-Type: " + kind in answer_head
-    return status, json.loads(content)
+    writer.write(rest.request_head(method, path, None, headers) + content)
+    try:
+        return await rest.answer_from(reader)
+    finally:
+        writer.transport.abort()
 
 
 async def create(engine: MemoryEngine, url: str = "http://origin.example/file") -> str:
@@ -104,6 +104,14 @@ async def test_about_peers_and_cache(engine: MemoryEngine) -> None:
         (b'{"name":"j","priority":"urgent"}', "$.priority"),
         (b'{"name":"j","files":[{"url":"u","path":"/p","sha":"x"}]}', "`sha`"),
         (b'{"name":"j","minimum_retry_delay_s":NaN}', "malformed"),
+        (b'{"name":"j","minimum_retry_delay_s":1e999}', "out of range"),
+        (b'{"name":"j","maximum_bytes":9223372036854775808}', "$.maximum_bytes"),
+        (b'{"name":"j","maximum_bytes":-1}', "$.maximum_bytes"),
+        (b'{"name":"j","name":"k"}', "`name` is given twice"),
+        (b'{"name":"j","http":{"headers":{"a":"1","a":"2"}}}', "`a` is given twice"),
+        (b'{"name":"j","files":' + b"[" * 100_000, "$.files"),
+        (b'{"name":"j","http":{"headers":' + b'{"a":' * 100_000, "$.http.headers"),
+        (b'{"name":"\\ud800"}', "the request cannot be understood"),
     ],
 )
 async def test_what_cannot_be_understood_names_the_field(engine: MemoryEngine, body: bytes, named: str) -> None:
@@ -115,10 +123,57 @@ async def test_what_cannot_be_understood_names_the_field(engine: MemoryEngine, b
 
 async def test_bodies_that_are_refused(engine: MemoryEngine) -> None:
     small = b'{"name":"j"}'
-    assert (await ask(engine, "POST", "/v1/jobs", small, "Content-Type: text/plain\r\n"))[0] == 415
-    assert (await ask(engine, "POST", "/v1/jobs", small, "Content-Encoding: gzip\r\n"))[0] in {400, 415}
-    status, problem = await ask(engine, "POST", "/v1/jobs", b'{"name":"' + b"x" * MAX_BODY_BYTES + b'"}')
+    assert (await ask(engine, "POST", "/v1/jobs", small, {"Content-Type": "text/plain"}))[0] == 415
+    assert (await ask(engine, "POST", "/v1/jobs", small, {"Content-Encoding": "gzip"}))[0] == 415
+    long = b'{"name":"' + b"x" * MAX_BODY_BYTES + b'"}'
+    job = await create(engine)
+    status, problem = await ask(engine, "PATCH", f"/v1/jobs/{job}", long)
     assert (status, problem["code"]) == (413, "USAGE")
+    assert str(MAX_BODY_BYTES) in problem["detail"]
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(long), long)
+    coding = {"Transfer-Encoding": "chunked", "Content-Type": JSON}
+    assert (await exchange(engine, "PATCH", f"/v1/jobs/{job}", chunked, coding)).status == 413
+    for broken in (b"zz\r\n", b"1\r\n{\r\nzz\r\n"):
+        assert (await exchange(engine, "PATCH", f"/v1/jobs/{job}", broken, coding)).status == 400
+    for method, path in (("GET", "/v1/agent"), ("POST", f"/v1/jobs/{job}/resume"), ("DELETE", "/v1/cache")):
+        status, problem = await ask(engine, method, path, small)
+        assert (status, problem["detail"]) == (400, f"{method} {path} takes no body")
+    assert engine.job(job).state == "SUSPENDED"
+
+
+async def test_what_is_not_http_is_refused_like_everything_else(
+    engine: MemoryEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    for garbage in (b"\x16\x03\x01 hello\r\n\r\n", b"GET /v1/agent HTTP/1.1\r\nbad header\r\n\r\n"):
+        reader, writer = await asyncio.open_unix_connection(socket_path(engine.home))
+        writer.write(garbage)
+        assert (await rest.answer_from(reader)).document["code"] == "USAGE"
+        writer.close()
+    long = await rest.ask(socket_path(engine.home), "GET", f"/v1/cache/{'x' * 10_000}")
+    assert long.status == 400
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_request_that_brings_files_may_be_longer(engine: MemoryEngine) -> None:
+    files = [
+        {"url": f"http://origin.example/{'x' * 1000}/{number}", "path": f"/tmp/{number}"} for number in range(2000)
+    ]
+    content = json.dumps({"name": "j", "files": files}).encode()
+    assert MAX_BODY_BYTES < len(content) < MAX_FILES_BODY_BYTES
+    status, job = await ask(engine, "POST", "/v1/jobs", content)
+    assert (status, job["files_total"]) == (201, 2000)
+    doubled = content[:-1] + b',"name":"k"}'
+    status, problem = await ask(engine, "POST", "/v1/jobs", doubled)
+    assert (status, "`name` is given twice" in problem["detail"]) == (400, True)
+    endless = {"Content-Length": str(MAX_FILES_BODY_BYTES + 1)}
+    assert (await ask(engine, "POST", "/v1/jobs", b"{", endless))[0] == 413
+
+
+async def test_a_body_that_drips_is_given_up(tmp_path: Path) -> None:
+    engine = MemoryEngine(tmp_path)
+    async with serving(make_app(engine, Limits(body_timeout_s=0.05, linger_s=0.05)), tmp_path / "agent.sock"):
+        answer = await rest.ask(tmp_path / "agent.sock", "POST", "/v1/jobs", b"{", headers={"Content-Length": "20"})
+    assert (answer.status, answer.document["detail"]) == (408, "the body came too slowly")
 
 
 async def test_errors_of_the_engine_keep_their_code(engine: MemoryEngine) -> None:
@@ -149,11 +204,71 @@ async def test_a_bug_is_logged_and_not_told(engine: MemoryEngine, caplog: pytest
         ("GET", "/v1/jobs/a?after=-1", 400),
         ("GET", "/v1/jobs/a?after=1&timeout_s=inf", 400),
         ("GET", "/v1/jobs/a?after=1&timeout_s=1e9", 400),
+        ("GET", "/v1/jobs/a?after=1&after=2", 400),
+        ("GET", "/v1/agent?x=1", 400),
+        ("POST", "/v1/jobs?name=j", 400),
+        ("GET", "/v1/jobs?limit=0", 400),
+        ("GET", "/v1/jobs?limit=1001", 400),
+        ("GET", "/v1/jobs?brief=perhaps", 400),
+        ("GET", "/v1/jobs/a/files/-1/filled", 400),
+        ("GET", "/v1/jobs/a/files/2147483648/filled", 400),
+        ("DELETE", "/v1/jobs/a/credentials/server/kerberos", 400),
     ],
 )
 async def test_paths_that_do_not_exist(engine: MemoryEngine, method: str, path: str, status: int) -> None:
     got, problem = await ask(engine, method, path)
     assert (got, problem["code"]) == (status, "USAGE")
+
+
+async def test_a_method_that_is_not_there_names_those_that_are(engine: MemoryEngine) -> None:
+    answer = await rest.ask(socket_path(engine.home), "PUT", "/v1/jobs")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, POST")
+
+
+async def test_the_same_key_makes_one_job(engine: MemoryEngine) -> None:
+    body = b'{"name":"j"}'
+    status, first = await ask(engine, "POST", "/v1/jobs", body, {"Idempotency-Key": "k" * 255})
+    assert status == 201
+    status, again = await ask(engine, "POST", "/v1/jobs", body, {"Idempotency-Key": "k" * 255})
+    assert (status, again["id"]) == (200, first["id"])
+    for key in ("", "k" * 256, "two words", "ü"):
+        status, problem = await ask(engine, "POST", "/v1/jobs", body, {"Idempotency-Key": key})
+        assert (status, "Idempotency-Key" in problem["detail"]) == (400, True)
+    assert len(engine.known) == 1
+
+
+async def test_long_lists_come_in_pages(engine: MemoryEngine) -> None:
+    ids = [await create(engine) for _ in range(3)]
+    _, page = await ask(engine, "GET", "/v1/jobs?limit=2&brief=true")
+    assert ([job["id"] for job in page["jobs"]], page["total"], page["next"]) == (ids[:2], 3, ids[1])
+    assert [job["files"] for job in page["jobs"]] == [[], []]
+    _, page = await ask(engine, "GET", f"/v1/jobs?limit=2&after={ids[1]}")
+    assert ([job["id"] for job in page["jobs"]], page["next"]) == (ids[2:], None)
+    assert len(page["jobs"][0]["files"]) == 1
+
+
+async def test_a_web_page_may_not_ask(engine: MemoryEngine) -> None:
+    for origin in ("null", "http://evil.example"):
+        answer = await rest.ask(
+            socket_path(engine.home), "POST", "/v1/jobs", {"name": "j"}, headers={"Origin": origin}
+        )
+        assert answer.status == 403
+        assert "access-control-allow-origin" not in answer.headers
+    assert engine.known == {}
+
+
+async def test_a_flood_of_connections_is_turned_away(tmp_path: Path) -> None:
+    """They say nothing: those beyond the limit are told so at once, the others go after their time."""
+    place, limits = tmp_path / "agent.sock", Limits(connections=8, idle_s=0.5)
+    async with serving(make_app(MemoryEngine(tmp_path), limits), place):
+        silent = [await asyncio.open_unix_connection(place) for _ in range(200)]
+        answer = await rest.ask(place, "GET", "/v1/agent")
+        assert (answer.status, answer.document["code"]) == (503, "AGENT_UNAVAILABLE")
+        async with asyncio.timeout(10):
+            while (await rest.ask(place, "GET", "/v1/agent")).status != 200:
+                pass
+        for _, writer in silent:
+            writer.transport.abort()
 
 
 async def test_a_long_poll_answers_with_the_change(engine: MemoryEngine) -> None:

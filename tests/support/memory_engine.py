@@ -31,6 +31,8 @@ from agent.schema import (
     FileDocument,
     FileState,
     JobDocument,
+    JobList,
+    JobQuery,
     NewFile,
     NewJob,
     PeerDocument,
@@ -43,6 +45,7 @@ HALF = len(CONTENT) // 2
 PEER_ID = "ab" * 32
 T = TypeVar("T", bound=msgspec.Struct)
 FINAL = ("ACKNOWLEDGED", "CANCELLED")
+ALL_JOBS = JobQuery()
 
 
 class MemoryEngine:
@@ -51,6 +54,8 @@ class MemoryEngine:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.known: dict[str, JobDocument] = {}
+        self.keys: dict[str, str] = {}
+        """Idempotency key -> job."""
         self.changed = asyncio.Event()
         self.records = 3
         self.broken = False
@@ -58,7 +63,9 @@ class MemoryEngine:
         self.waiting = 0
         """Long polls that are open."""
 
-    async def create_job(self, new: NewJob) -> JobDocument:
+    async def create_job(self, new: NewJob, key: str | None = None) -> tuple[JobDocument, bool]:
+        if key is not None and key in self.keys:
+            return self.job(self.keys[key]), False
         job = JobDocument(
             id=secrets.token_hex(16),
             name=new.name,
@@ -79,7 +86,9 @@ class MemoryEngine:
             sequence=1,
         )
         files = [self._file(index, item) for index, item in enumerate(new.files)]
-        return self._store(job, files=files)
+        if key is not None:
+            self.keys[key] = job.id
+        return self._store(job, files=files), True
 
     async def add_files(self, job_id: str, files: list[NewFile]) -> JobDocument:
         job = self._live(job_id)
@@ -132,8 +141,15 @@ class MemoryEngine:
             raise NotFoundError(f"no job has the id {job_id}")
         return self.known[job_id]
 
-    def jobs(self) -> list[JobDocument]:
-        return [job for job in self.known.values() if job.state not in FINAL]
+    def jobs(self, query: JobQuery = ALL_JOBS) -> JobList:
+        living = [job for job in self.known.values() if job.state not in FINAL]
+        start = 0 if query.after is None else [job.id for job in living].index(query.after) + 1
+        page = living[start : start + query.limit]
+        return JobList(
+            jobs=[_with(job, files=[], log=[]) for job in page] if query.brief else page,
+            total=len(living),
+            next=page[-1].id if start + len(page) < len(living) else None,
+        )
 
     async def wait_change(self, job_id: str, after: int, timeout_s: float) -> JobDocument:
         self.waiting += 1
@@ -155,6 +171,7 @@ class MemoryEngine:
             port=4711,
             version="0.0.9",
             authenticated=True,
+            available=True,
             standing="good",
             reason=None,
             last_seen_s=1.5,
@@ -173,6 +190,9 @@ class MemoryEngine:
         dropped, self.records = self.records, 0
         return Cleared(records=dropped)
 
+    async def ready(self) -> None:
+        """Nothing has to be read back."""
+
     def about(self) -> AgentDocument:
         return AgentDocument(
             version="0.1.0",
@@ -183,7 +203,7 @@ class MemoryEngine:
             peer_port=None,
             group_tag="0011223344556677",
             interfaces=["127.0.0.1"],
-            jobs=len(self.jobs()),
+            jobs=self.jobs().total,
             problems=["a database was set aside"],
         )
 
