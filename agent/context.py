@@ -17,6 +17,7 @@ from agent.core.transfer import FileTransfer
 from agent.journal import Journal
 from agent.origin import OriginClient
 from agent.partfile import PartFile
+from agent.throttle import Throttles
 from peer.cache import PeerCache
 from peer.workers import Workers
 
@@ -35,6 +36,14 @@ class Work(Protocol):
         """What decides for the file."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Switches:
+    """This agent's own switches for its peers; each job has some too, and both must be on (BITS 3.3)."""
+
+    fetch: bool = True
+    serve: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The parts of one running agent. Whoever made them closes them."""
@@ -49,6 +58,9 @@ class Parts:
     cache: PeerCache
     network: PeerNetwork | None
     """None: this agent has no group."""
+    throttles: Throttles
+    """How fast origins may be read."""
+    switches: Switches
     problems: list[str]
     """What the user should know about how this agent started."""
     socket: Path

@@ -287,7 +287,7 @@ def check_peers(agent: RunningAgent | None) -> Iterator[Check]:
     if agent is None:
         return
     known = agent.peers.peers
-    good = [item for item in known if item.authenticated]
+    good = [item for item in known if item.available]
     if good:
         yield _ok("peers", f"{len(good)} of the group: {', '.join(item.name or item.id[:16] for item in good[:8])}")
     elif agent.about.group_tag is not None:

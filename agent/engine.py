@@ -8,32 +8,34 @@ JSON.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import secrets
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import msgspec
 
+from agent.announcer import Announcer
 from agent.context import Context, Parts
 from agent.core import events as ev
 from agent.core.jobs import Intent, Job
-from agent.core.manager import (
-    JobManager,
-    PublishFiles,
-    RemoveFiles,
-    SaveJob,
-)
-from agent.core.queue import JobId
+from agent.core.manager import JobManager, PublishFiles, RemoveFiles, SaveJob
+from agent.core.notices import Deliver, DeliveryId, NoteFailure, RunNotifyCommand, SaveNotices
+from agent.core.obstacles import Surroundings
+from agent.core.queue import JobId, QueueLimits
 from agent.core.sources import FileId, peer_source
 from agent.core.tuning import Tuning
 from agent.errors import AgentError
 from agent.filework import FileWork
-from agent.keeper import Keeper
-from agent.schema import (
-    JobDocument,
-)
+from agent.finishing import Finisher
+from agent.journal import RequestKey
+from agent.keeper import LOG_LINES, Keeper
+from agent.lanes import Lanes
+from agent.schema import DeliveryDocument, JobDocument
+from agent.survey import survey
+from agent.totals import Totals
 from peer.core.voucher import PeerId
 from peer.database import DatabaseError
 
@@ -41,8 +43,10 @@ log = logging.getLogger(__name__)
 
 FINAL_KEPT_S = 600.0
 """How long a job's document can still be read after its end."""
-CALM_S = 0.15
-"""Progress alone wakes a long poll at most this often."""
+FINAL_KEPT = 1000
+"""… and of how many jobs at most."""
+RESTORED_AT_ONCE = 50
+"""Jobs, before others have their turn."""
 STOP_S = 5.0
 """Longest wait at the end for saves that are under way."""
 
@@ -50,14 +54,20 @@ STOP_S = 5.0
 class Engine:
     """All jobs of one agent, alive. `start` once, `stop` once, in the task that owns `group`."""
 
-    def __init__(self, parts: Parts, group: asyncio.TaskGroup, tuning: Tuning | None = None) -> None:
+    def __init__(
+        self, parts: Parts, group: asyncio.TaskGroup, totals: Totals, tuning: Tuning | None = None
+    ) -> None:
         self.parts = parts
         self._group = group
         self._loop = asyncio.get_running_loop()
-        seed = random.Random(secrets.randbits(64))
-        self.manager = JobManager(
-            background_slots=parts.config.background_jobs, tuning=tuning or Tuning(), rng=seed
+        config = parts.config
+        limits = QueueLimits(
+            background_jobs=config.background_jobs,
+            per_host=config.connections_per_host,
+            slice_s=config.time_slice_s,
         )
+        seed = random.Random(secrets.randbits(64))
+        self.manager = JobManager(limits=limits, tuning=tuning or Tuning(), rng=seed)
         self._context = Context(
             parts=parts,
             post=self.post,
@@ -67,25 +77,53 @@ class Engine:
             work_of=self._work_of,
         )
         self.keeper = Keeper(self._context, self.manager)
+        self.announcer = Announcer(parts.journal, str(config.home))
+        self._finisher = Finisher(self._context, self.keeper, totals)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lanes: dict[JobId, asyncio.Lock] = {}
+        self._lanes = Lanes(self._spawn, self._guarded)
         self._waiters: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._armed: float | None = None
         self._unsaved: dict[JobId, str] = {}
+        self._requests: dict[JobId, RequestKey] = {}
         self.ended: dict[str, JobDocument] = {}
+        self.ready = asyncio.Event()
+        """Every job of the journal is back."""
+        self.connected = True
         self._stopping = False
 
     # --- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read the journal and go on with everything that was not finished."""
-        for stored in await self.parts.journal.load_all():
+        """Read the journal and go on with everything that was not finished.
+
+        Nothing of what is read becomes garbage: without the collector, which would look at all of it again and
+        again, ten thousand jobs are back in less than half the time.
+        """
+        gc.disable()
+        try:
+            await self._restore()
+        finally:
+            gc.enable()
+            gc.freeze()
+        self.ready.set()
+
+    async def _restore(self) -> None:
+        await self.keeper.load_urls()
+        logs = await self.parts.journal.recent_events(LOG_LINES)
+        all_stored = await self.parts.journal.load_all()
+        rows = [row for stored in all_stored for row in stored.files]
+        seen = await self.parts.workers.run(survey, rows)
+        for number, stored in enumerate(all_stored):
             try:
-                await self.keeper.restore(stored, self._loop.time())
-            except (msgspec.MsgspecError, ValueError, KeyError) as error:
+                self.keeper.restore(stored, seen, logs.get(stored.job.id, ()), self._loop.time())
+            except (msgspec.MsgspecError, ValueError, KeyError, AgentError) as error:
                 text = f"job {stored.job.id} in the journal cannot be read and is left alone: {error}"
                 self.parts.problems.append(text)
-            self._settle()
+            if number % RESTORED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self.manager.step(self._loop.time())
+        self.settle()
 
     async def stop(self) -> None:
         """Stop every transfer, make safe what is held, end all tasks."""
@@ -93,7 +131,7 @@ class Engine:
         for job in self.manager.jobs.values():
             for file in job.files:
                 self.manager.handle(ev.Paused(file=file.file), now)
-        self._settle()
+        self.settle()
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
@@ -111,7 +149,16 @@ class Engine:
         """One event for the core. On the event loop only."""
         if not self._stopping:
             self.manager.handle(event, self._loop.time())
-            self._settle()
+            self.settle()
+            if isinstance(event, ev.RangeArrived):
+                self._tell_progress(event.file)
+
+    def surround(self, surroundings: Surroundings) -> None:
+        """The network came or went, or other limits hold at this hour."""
+        if not self._stopping:
+            self.connected = surroundings.connected
+            self.manager.surround(surroundings, self._loop.time())
+            self.settle()
 
     def peer_up(self) -> None:
         """Somebody new is there: everything that looks for sources may ask."""
@@ -124,20 +171,17 @@ class Engine:
         for work in list(self.keeper.works.values()):
             if work.watch is not None:
                 work.watch.peer_down(peer)
-            self.post(ev.SourceLost(file=work.file, source=peer_source(peer)))
+                self.post(ev.SourceLost(file=work.file, source=peer_source(peer)))
 
-    async def answered(self, job: Job) -> None:
+    async def answered(self, job: Job, request: RequestKey | None = None) -> None:
         """Returns when everything the core has asked for this job is on the disk (reliability D2).
 
         Raises AgentError when it could not be recorded: then it holds only as long as this agent lives.
         """
-        self._settle()
-        await asyncio.sleep(0)
-        lane = self._lanes.get(job.job)
-        while lane is not None and (lane.locked() or job.intent is Intent.COMPLETING):
-            async with lane:
-                pass
-            await asyncio.sleep(0)
+        if request is not None:
+            self._requests[job.job] = request
+        self.settle()
+        await self._lanes.idle(job.job, lambda: job.intent is Intent.COMPLETING)
         if job.job in self._unsaved:
             raise AgentError(f"not recorded: {self._unsaved[job.job]}", code="DISK_FULL", context="local file")
 
@@ -154,18 +198,46 @@ class Engine:
             self._waiters.discard(waiter)
         return True
 
+    # --- listeners -------------------------------------------------------------------------------------------
+
+    async def deliveries(self, job_id: JobId | None) -> AsyncIterator[DeliveryDocument]:
+        """Everything that one listener is to be told, until it leaves."""
+        listener = self.announcer.new_listener()
+        self.manager.notices.listener_came(listener, job_id, self._loop.time())
+        self.settle()
+        try:
+            async for delivery in self.announcer.deliveries_of(listener):
+                yield delivery
+        finally:
+            self.announcer.drop_listener(listener)
+            if not self._stopping:
+                self.manager.notices.listener_gone(listener, self._loop.time())
+                self.settle()
+
+    def answer(self, delivery: DeliveryId, ok: bool) -> bool:
+        """A callback ended. False: that delivery is unknown, or over."""
+        known = self.manager.notices.answered(delivery, ok, self._loop.time())
+        self.settle()
+        return known
+
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Carry out what the core has commanded, arm the timer, wake who waits."""
         for command in self.manager.take():
             match command:
-                case SaveJob(job=job_id):
-                    self._in_lane(job_id, self._save_job(job_id))
+                case SaveJob(job=job_id) | SaveNotices(job=job_id):
+                    self._lanes.save(job_id, self._save_job)
                 case PublishFiles(job=job_id, files=files):
-                    self._in_lane(job_id, self._publish(job_id, files))
+                    self._lanes.add(job_id, self._publish(job_id, files))
                 case RemoveFiles(job=job_id):
-                    self._in_lane(job_id, self._remove(job_id))
+                    self._lanes.add(job_id, self._remove(job_id))
+                case Deliver(notice=notice):
+                    self._lanes.add(notice.job, self._deliver(command))
+                case RunNotifyCommand(notice=notice):
+                    self._lanes.add(notice.job, self._begin_command(command))
+                case NoteFailure(job=job_id, text=text):
+                    self.keeper.log_job(job_id, text)
                 case _:
                     work = self.keeper.works.get(command.file)
                     if work is not None:
@@ -174,20 +246,29 @@ class Engine:
         self._wake()
 
     def _arm(self) -> None:
+        deadline = self.manager.deadline()
+        if deadline == self._armed:
+            return
         if self._timer is not None:
             self._timer.cancel()
-        deadline = self.manager.deadline()
+        self._armed = deadline
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._tick)
 
     def _tick(self) -> None:
+        self._armed = None
         if not self._stopping:
             self.manager.tick(self._loop.time())
-            self._settle()
+            self.settle()
 
     def _wake(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _tell_progress(self, file: FileId) -> None:
+        job = self.manager.owner(file)
+        if job is not None:
+            self.announcer.progressed(job, lambda: self.keeper.document(job, self._loop.time(), brief=True))
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
         task = self._group.create_task(self._guarded(work, what), name=what)
@@ -201,43 +282,73 @@ class Engine:
         except Exception:
             log.exception("%s failed unexpectedly", what)
 
-    def _in_lane(self, job_id: JobId, work: Coroutine[Any, Any, None]) -> None:
-        """One job's records and files: one after another, in the order the core asked for."""
-        lane = self._lanes.setdefault(job_id, asyncio.Lock())
-
-        async def in_turn() -> None:
-            async with lane:
-                await work
-
-        self._spawn(in_turn(), f"job {job_id}")
+    # --- one piece of work on a job each, in the job's lane ---------------------------------------------------
 
     async def _save_job(self, job_id: JobId) -> None:
         job = self.manager.jobs.get(job_id)
         if job is None:
             return
+        request = self._requests.pop(job_id, None)
         try:
-            await self.keeper.save(job)
+            items = await self.keeper.save(job, self._loop.time(), request)
         except DatabaseError as error:
             self._unsaved[job_id] = str(error)
             log.error("job %s could not be recorded: %s", job_id, error)
         else:
             self._unsaved.pop(job_id, None)
+            self.announcer.recorded(items)
+        self._wake()
 
     async def _publish(self, job_id: JobId, files: tuple[FileId, ...]) -> None:
         job = self.manager.jobs[job_id]
-        failures = await self.keeper.publish(job, files)
+        failures = await self._finisher.publish(files)
         self.manager.published(job, failures, self._loop.time())
-        self._settle()
+        self.settle()
 
     async def _remove(self, job_id: JobId) -> None:
         job = self.manager.jobs[job_id]
-        self.ended[job_id] = self.keeper.document(job, self._loop.time())  # its parts go one by one from here
-        await self.keeper.remove(job)
+        self._remember(job)  # its parts go one by one from here
+        self.announcer.recorded(await self._finisher.remove(job))
         self.manager.forget(job)
-        self._loop.call_later(FINAL_KEPT_S, self.ended.pop, job_id, None)
-        self._lanes.pop(job_id, None)
+        self.announcer.gone(job_id)
+        self._lanes.forget(job_id)
         self._unsaved.pop(job_id, None)
         self._wake()
+
+    def _remember(self, job: Job) -> None:
+        self.ended[job.job] = self.keeper.document(job, self._loop.time())
+        self._loop.call_later(FINAL_KEPT_S, self.ended.pop, job.job, None)
+        if len(self.ended) > FINAL_KEPT:
+            del self.ended[next(iter(self.ended))]
+
+    async def _deliver(self, command: Deliver) -> None:
+        job = self.manager.jobs.get(command.notice.job)
+        document = None if job is None or job.job in self.ended else self.keeper.document(job, self._loop.time())
+        if document is None or not self.announcer.deliver(command, document):
+            self.answer(command.delivery, False)
+
+    async def _begin_command(self, command: RunNotifyCommand) -> None:
+        """In the lane only as far as the document: the command may take a minute."""
+        job = self.manager.jobs.get(command.notice.job)
+        if job is not None and job.job not in self.ended:
+            document = self.keeper.document(job, self._loop.time())
+            self._spawn(self._run_command(command, document), f"notify command of {job.job}")
+        else:
+            self.manager.notices.command_ended(command.delivery, None, self._loop.time())
+            self.settle()
+
+    async def _run_command(self, command: RunNotifyCommand, document: JobDocument) -> None:
+        exit_code: int | None = None
+        try:
+            result = await self.announcer.run_command(command, document)
+            exit_code = result.exit_code
+            if exit_code != 0:
+                why = result.problem or f"it exited with {exit_code}: {result.output[-200:].strip()}"
+                self.keeper.log_job(command.notice.job, f"the notify command failed: {why}")
+        finally:
+            if not self._stopping:
+                self.manager.notices.command_ended(command.delivery, exit_code, self._loop.time())
+                self.settle()
 
     async def _save_file(self, file: FileId) -> None:
         await self.keeper.save_file(file)

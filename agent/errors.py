@@ -3,6 +3,7 @@
 AgentError                      base: `code` and `context` say what and where; str() is one sentence
 ├── UsageError                  the request cannot be understood or makes no sense
 │   └── ConfigError             the same, found in the configuration
+├── LimitError                  a policy of this agent forbids it
 ├── NotFoundError               no such job, file, or record
 ├── StateError                  the job's state does not allow it
 ├── DestinationError            the destination cannot be used
@@ -154,6 +155,13 @@ class UsageError(AgentError):
     """The request cannot be understood or makes no sense."""
 
     code = "USAGE"
+
+
+class LimitError(AgentError):
+    """A policy of this agent forbids it; the message names the setting."""
+
+    code = "TOO_MANY_JOBS"
+    context = "policy"
 
 
 class ConfigError(UsageError):

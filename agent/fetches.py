@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, assert_never
 
@@ -16,11 +17,14 @@ from agent.core import events as ev
 from agent.core.events import RequestId
 from agent.core.facts import OriginFacts
 from agent.core.sources import FileId, SourceKind, kind_of, peer_of, sibling_of
+from agent.errors import DestinationError
 from agent.near import NearWatch
 from agent.origin import OriginRequest
-from agent.partfile import PartFile
-from agent.partsink import FreshDigests, PartSink
+from agent.origin_options import OriginOptions
+from agent.partfile import PartFile, PartFileLost
+from agent.partsink import FreshDigests, PartSink, ShiftedSink
 from agent.schema import NewFile
+from agent.throttle import Limiter
 from peer.body import failure_of_oserror
 from peer.cache import NotCached
 from peer.core.failure import Failure, FailureKind
@@ -30,10 +34,26 @@ from validation.content import ChunkIndex, ChunkLayout
 from validation.ranges import ByteRange
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginWishes:
+    """How the origin is to be asked, and how fast."""
+
+    options: OriginOptions = field(default_factory=OriginOptions)
+    limiter: Limiter | None = None
+    basis: tuple[object, ...] = ()
+    """What the limiter was made of: equal ones hold back alike."""
+
+    def alike(self, other: OriginWishes) -> bool:
+        """A request made under one would not be another one under the other."""
+        return (self.options, self.basis) == (other.options, other.basis)
+
+
 class FetchWork(Work, Protocol):
     """What fetching needs to know of the file it fetches for."""
 
     new: NewFile
+    wishes: OriginWishes
+    taken_back: asyncio.Event | None
 
     @property
     def file(self) -> FileId:
@@ -42,6 +62,10 @@ class FetchWork(Work, Protocol):
     @property
     def facts(self) -> OriginFacts:
         """The origin's description."""
+
+    @property
+    def remote_url(self) -> str:
+        """Where the origin is asked."""
 
     @property
     def watch(self) -> NearWatch | None:
@@ -61,13 +85,17 @@ class Fetches:
         self._work = work
         self._context = context
         self._tasks: dict[RequestId, asyncio.Task[None] | None] = {}
+        self._of_origin: set[RequestId] = set()
         self.fresh = FreshDigests()
         """Digests of what was just written."""
 
     def begin(self, command: cmd.FetchRange) -> None:
         """Start one request."""
         self._tasks[command.request] = None
-        self._context.spawn(self._carry_out(command), f"fetch {command.request} {self._work.file}")
+        if kind_of(command.source) is SourceKind.ORIGIN:
+            self._of_origin.add(command.request)
+        carried_out = self._carry_out(command, self._work.taken_back)
+        self._context.spawn(carried_out, f"fetch {command.request} {self._work.file}")
 
     def abort(self, request: RequestId) -> None:
         """End one request early. One that is over is left alone."""
@@ -78,6 +106,11 @@ class Fetches:
             else:
                 task.cancel()
 
+    def renew_origin(self) -> None:
+        """The origin is to be asked in another way from now on: what is under way ends, and begins again."""
+        for request in list(self._of_origin):
+            self.abort(request)
+
     async def end(self) -> None:
         """End every request and wait until none of them writes any more."""
         running = [task for task in self._tasks.values() if task is not None]
@@ -86,23 +119,26 @@ class Fetches:
         if running:
             await asyncio.wait(running)
 
-    async def _carry_out(self, command: cmd.FetchRange) -> None:
+    async def _carry_out(self, command: cmd.FetchRange, taken_back: asyncio.Event | None) -> None:
         outcome: Fetched | Failure = Failure(kind=FailureKind.ABORTED, message="ended by this agent")
         try:
             if command.request in self._tasks:
                 self._tasks[command.request] = asyncio.current_task()
+                if taken_back is not None:
+                    await taken_back.wait()
                 outcome = await self._fetch(command)
         except asyncio.CancelledError:
             raise
         except OSError as error:
             outcome = failure_of_oserror(error)
-        except (NotCached, ValueError) as error:
+        except (NotCached, PartFileLost, DestinationError, ValueError) as error:
             outcome = Failure(kind=FailureKind.NOT_FOUND, message=str(error))
         except Exception:
             log.exception("a fetch failed unexpectedly")
             outcome = Failure(kind=FailureKind.IO_ERROR, message="an unexpected error, see the agent's log")
         finally:
             self._tasks.pop(command.request, None)
+            self._of_origin.discard(command.request)
             self._report(command, outcome)
 
     def _report(self, command: cmd.FetchRange, outcome: Fetched | Failure) -> None:
@@ -135,12 +171,25 @@ class Fetches:
                 assert_never(unknown)
 
     async def _from_origin(self, command: cmd.FetchRange, part: PartFile) -> Fetched | Failure:
-        work = self._work
-        request = OriginRequest(
-            url=work.new.url, item=command.item, facts=work.facts, headers=tuple(work.new.headers.items())
-        )
-        sink = self._sink(command, part)
-        return await self._context.parts.origin.fetch(request, sink)
+        """One request for each piece of the remote file that the range is made of: in the job's order, so that a
+        server which would merge or reorder them has nothing to merge (bits-reference 1.7)."""
+        work, sink = self._work, self._sink(command, part)
+        item = command.item
+        for remote, local in work.transfer.pieces(command.item):
+            shifted = sink if remote.start == local else ShiftedSink(sink, local - remote.start)
+            request = OriginRequest(
+                url=work.remote_url,
+                home=work.new.url,
+                item=remote,
+                facts=work.facts,
+                options=work.wishes.options,
+                limiter=work.wishes.limiter,
+            )
+            outcome = await self._context.parts.origin.fetch(request, shifted)
+            if isinstance(outcome, Failure):
+                return outcome
+            item = ByteRange(command.item.start, local + outcome.item.length)
+        return Fetched(item=item)
 
     async def _from_peer(self, command: cmd.FetchRange, part: PartFile) -> Fetched | Failure:
         network, watch, peer = self._context.parts.network, self._work.watch, peer_of(command.source)
@@ -186,11 +235,11 @@ class Fetches:
             self.fresh.forget(ChunkIndex(chunk))
 
     def _sink(self, command: cmd.FetchRange, part: PartFile) -> PartSink:
-        layout = None if self._work.facts.length is None else self._layout()
+        layout = None if self._work.transfer.length is None else self._layout()
         return PartSink(part, layout, self.fresh, partial(self._arrived, command))
 
     def _arrived(self, command: cmd.FetchRange, item: ByteRange) -> None:
         self._context.post(ev.RangeArrived(file=self._work.file, request=command.request, item=item))
 
     def _layout(self) -> ChunkLayout:
-        return ChunkLayout.for_length(self._work.facts.length or 0)
+        return ChunkLayout.for_length(self._work.transfer.length or 0)

@@ -7,10 +7,10 @@ concerned: preparing and forgetting exclude everything else, saves follow one an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, assert_never
 
 from agent.context import Context
@@ -18,10 +18,10 @@ from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.facts import OriginFacts
 from agent.core.sources import FileId
-from agent.core.transfer import FileTransfer
+from agent.core.transfer import FileTransfer, Phase
 from agent.destination import destination_error
 from agent.errors import DestinationError
-from agent.fetches import Fetches
+from agent.fetches import Fetches, OriginWishes
 from agent.journal import FileKey
 from agent.near import NearWatch
 from agent.partfile import PartFile, PartFileLost
@@ -35,6 +35,10 @@ from peer.core.standing import Offence
 from peer.core.voucher import PeerId
 from peer.database import DatabaseError
 from validation.ranges import RangeSet
+
+_RESTING = (Phase.IDLE, Phase.FAILED, Phase.DECIDING, Phase.DONE)
+_PART_ERRORS = (DestinationError, PartFileLost, OSError, ValueError)
+"""What using a part file may end in; ValueError: it was closed."""
 
 PUBLISHERS = 2
 """Chunks copied into the cache at once, for one file."""
@@ -58,6 +62,7 @@ class FileWork:
         self.new = new
         self.key = key
         self.part: PartFile | None = None
+        self.wishes = OriginWishes()
         self.fetches = Fetches(self, context)
         self._context = context
         self._transfer = transfer
@@ -71,6 +76,9 @@ class FileWork:
         self._withdrawn: asyncio.Event | None = None
         self._numbers = itertools.count()
         self._lost_once = False
+        self._held = RangeSet()
+        self.taken_back: asyncio.Event | None = None
+        """Set once what is not held any more is recorded as such; no request that was made later writes before."""
 
     @property
     def file(self) -> FileId:
@@ -89,6 +97,11 @@ class FileWork:
         return self._transfer.facts
 
     @property
+    def remote_url(self) -> str:
+        """Where the origin is asked: where a redirect that the job wants reported led, once there was one."""
+        return self._transfer.final_url or self.new.url
+
+    @property
     def watch(self) -> NearWatch | None:
         """Who is asked; None while nobody is."""
         return self._watch
@@ -96,8 +109,8 @@ class FileWork:
     def perform(self, command: cmd.Action) -> None:
         """Start carrying out one command. Returns at once."""
         match command:
-            case cmd.ProbeOrigin():
-                self._spawn(self._probe(), "probe")
+            case cmd.ProbeOrigin(probe=probe):
+                self._spawn(self._probe(probe), "probe")
             case cmd.AskNear():
                 self._stop_asking()
                 self._watch = NearWatch(self._context, command)
@@ -139,11 +152,17 @@ class FileWork:
                 turn = _Turn(after=frozenset(self._publications), withdrawn=before, done=self._withdrawn)
                 self._spawn(self._withdraw(command, turn), "withdraw")
             case cmd.SaveProgress():
-                self._spawn(self._save(command), "save")
+                self._begin_save(command)
             case cmd.ForgetProgress():
                 self._spawn(self._forget(), "forget")
             case _:
                 assert_never(command)
+
+    def equip(self, wishes: OriginWishes) -> None:
+        """How the origin is to be asked from now on. What is under way in another way begins again."""
+        before, self.wishes = self.wishes, wishes
+        if not wishes.alike(before):
+            self.fetches.renew_origin()
 
     async def settled(self) -> None:
         """Every chunk that was to go into the cache is there, and every save is done."""
@@ -166,7 +185,8 @@ class FileWork:
         await self.fetches.end()
         await self.settled()
         if self.part is not None:
-            await self._context.parts.workers.run(self.part.discard)
+            with contextlib.suppress(PartFileLost, DestinationError):  # then there is nothing to remove
+                await self._context.parts.workers.run(self.part.discard)
 
     async def ready(self) -> PartFile | None:
         """The part file once nothing is being prepared or forgotten; None when it could not be made."""
@@ -183,12 +203,21 @@ class FileWork:
             self._watch.stop()
             self._watch = None
 
-    async def _probe(self) -> None:
-        answer = await self._context.parts.origin.probe(self.new.url, tuple(self.new.headers.items()))
+    async def _probe(self, probe: int) -> None:
+        answer = await self._context.parts.origin.probe(self.new.url, self.wishes.options)
         if isinstance(answer, Failure):
-            self._context.post(ev.ProbeFailed(file=self.file, failure=answer))
-        else:
-            self._context.post(ev.OriginProbed(file=self.file, facts=answer))
+            self._context.post(ev.ProbeFailed(file=self.file, failure=answer, probe=probe))
+            return
+        self._context.post(
+            ev.OriginProbed(
+                file=self.file,
+                facts=answer.facts,
+                notes=answer.notes,
+                final_url=answer.url,
+                headers=answer.headers,
+                probe=probe,
+            )
+        )
 
     async def _prepare_file(self, length: int | None) -> None:
         run = self._context.parts.workers.run
@@ -203,6 +232,8 @@ class FileWork:
                     await run(self.part.set_length, length)
             except DestinationError as error:
                 self._storage_failed(_failure_of_destination(error))
+            except PartFileLost:
+                await self._lost(self.part)
             except OSError as error:
                 self._storage_failed(_failure_of_destination(destination_error(error, directory / base)))
             except DatabaseError as error:
@@ -217,7 +248,7 @@ class FileWork:
         try:
             if digest is None:
                 digest = await self._context.parts.workers.run(part.digest_range, command.item)
-        except (OSError, ValueError) as error:
+        except _PART_ERRORS as error:
             self._storage_failed(_failure_of_error(error))
         else:
             self._context.post(
@@ -247,7 +278,7 @@ class FileWork:
                             source_fd=fd,
                         )
                     )
-        except (OSError, ValueError, DatabaseError) as error:
+        except (*_PART_ERRORS, DatabaseError) as error:
             self._context.log(self.file, f"not kept in the peer cache: {error}")
         finally:
             self._publications.discard(number)
@@ -276,25 +307,42 @@ class FileWork:
             self._context.log(self.file, f"banned peer {name}: it {offence.value} ({detail})")
             network.report(peer, offence, detail)
 
-    async def _save(self, command: cmd.SaveProgress) -> None:
-        journal, held = self._context.parts.journal, RangeSet(command.held)
-        async with self._saves:
-            part = self.part
-            if part is None:
-                return
-            try:
-                if command.durability is cmd.Durability.PROCESS:
-                    await journal.note_progress(self.key, held)
-                else:
-                    await self._context.parts.workers.run(part.sync)
-                    await journal.checkpoint_progress(self.key, held)
-                    await self._context.save_file(self.file)
-            except KeyError:
-                return  # the job is gone
-            except (OSError, ValueError) as error:
-                await self._sync_failed(part, error)
-            except DatabaseError as error:
-                self._storage_failed(Failure(kind=FailureKind.DISK_FULL, message=str(error)))
+    def _begin_save(self, command: cmd.SaveProgress) -> None:
+        held = RangeSet(command.held)
+        done = None
+        if any(held.gaps(item) for item in self._held):  # less than before: recorded before anything is written
+            done = self.taken_back = asyncio.Event()
+        self._held = held
+        self._spawn(self._save(command, held, done), "save")
+
+    async def _save(self, command: cmd.SaveProgress, held: RangeSet, done: asyncio.Event | None) -> None:
+        try:
+            async with self._saves:
+                await self._record(command, held)
+        finally:
+            if done is not None:
+                done.set()
+        await self._rest()
+
+    async def _record(self, command: cmd.SaveProgress, held: RangeSet) -> None:
+        journal, part = self._context.parts.journal, self.part
+        if part is None:
+            return
+        try:
+            if command.durability is cmd.Durability.PROCESS:
+                await journal.note_progress(self.key, held)
+            else:
+                await self._context.parts.workers.run(part.sync)
+                await journal.checkpoint_progress(self.key, held)
+                await self._context.save_file(self.file)
+        except KeyError:
+            return  # the job is gone
+        except PartFileLost:
+            await self._lost(part)
+        except _PART_ERRORS as error:
+            await self._sync_failed(part, error)
+        except DatabaseError as error:
+            self._storage_failed(Failure(kind=FailureKind.DISK_FULL, message=str(error)))
 
     async def _sync_failed(self, part: PartFile, error: Exception) -> None:
         """What was written since the last good sync cannot be believed (reliability 2.3, r5): begin again, once."""
@@ -302,13 +350,19 @@ class FileWork:
             self._storage_failed(_failure_of_error(error))
             return
         self._lost_once = True
+        await self._lost(part)
+
+    async def _lost(self, part: PartFile | None) -> None:
+        """What was written cannot be used any more: recorded first, then said."""
         await self._context.parts.journal.checkpoint_progress(self.key, RangeSet())
-        await self._drop_part(part)
+        if part is not None:
+            await self._drop_part(part)
         self._context.post(ev.PartFileLost(file=self.file))
 
     async def _drop_part(self, part: PartFile) -> None:
         self.part = None
-        await self._context.parts.workers.run(part.discard)
+        with contextlib.suppress(PartFileLost, DestinationError):
+            await self._context.parts.workers.run(part.discard)
         await self._context.parts.workers.run(part.close)
 
     async def _forget(self) -> None:
@@ -328,27 +382,26 @@ class FileWork:
         if length is not None:
             try:
                 await self._context.parts.workers.run(part.set_length, length)
+            except PartFileLost:
+                await self._lost(part)
+                return
             except (DestinationError, OSError) as error:
                 self._storage_failed(_failure_of_error(error))
                 return
         self._context.post(await self._judge.answer(self._transfer, part.path, attempt))
+        await self._rest()
 
     def _storage_failed(self, failure: Failure) -> None:
         self._context.post(ev.StorageFailed(file=self.file, failure=failure))
 
-    async def adopt(self, name: str, device: int, inode: int) -> None:
-        """Take over the part file of an earlier process, after `probe_part` found it good."""
-        directory, _ = destination_of(self.new)
-        self.part = await self._context.parts.workers.run(PartFile.reopen, directory, name, device, inode, 0)
+    def adopt(self, part: PartFile) -> None:
+        """Take over the part file of an earlier process."""
+        self.part = part
 
-    @staticmethod
-    def probe_part(directory: Path, name: str, device: int, inode: int) -> str | None:
-        """Why the part file of an earlier process cannot be used; None when it can. Blocks."""
-        try:
-            PartFile.reopen(directory, name, device, inode, 0).close()
-        except (PartFileLost, DestinationError, OSError) as error:
-            return str(error)
-        return None
+    async def _rest(self) -> None:
+        """Nobody is about to use the part file."""
+        if self.part is not None and self._transfer.phase in _RESTING:
+            await self._context.parts.workers.run(self.part.rest)
 
 
 def _failure_of_destination(error: DestinationError) -> Failure:

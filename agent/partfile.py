@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import secrets
 import stat
 import threading
 import time
@@ -40,6 +38,7 @@ from agent.destination import (
     show,
 )
 from agent.errors import DestinationError
+from agent.partnames import create_unique
 from peer import durable
 from validation.digest import ChunkDigest
 from validation.ranges import ByteRange
@@ -52,15 +51,10 @@ __all__ = [
     "check_destination",
     "is_published",
     "mode_by_umask",
-    "remove_orphans",
 ]
 
 READ_BYTES = 1024 * 1024
 """The buffer each thread reads back through."""
-
-_AROUND_BASE = len("..12345678.12345678.part")
-_NAME_ATTEMPTS = 8
-"""Random names tried before giving up; one is enough unless the 32 random bits meet a file of that name."""
 
 _buffers = threading.local()
 
@@ -74,18 +68,22 @@ class PartFile:
 
     def __init__(self, directory: Path, directory_fd: int, name: str, fd: int) -> None:
         """Use `create` or `reopen`."""
-        found = os.fstat(fd)
-        self.directory = directory
-        self.name = name
-        """The temporary name; after `publish` the published one."""
-        self.device = found.st_dev
-        self.inode = found.st_ino
+        found, there = os.fstat(fd), os.fstat(directory_fd)
+        self._begin(directory, name, (found.st_dev, found.st_ino))
         self.fd = fd
         """For reading by others; see `borrowed`."""
         self._directory_fd = directory_fd
+        self._place = (there.st_dev, there.st_ino)
+
+    def _begin(self, directory: Path, name: str, which: tuple[int, int]) -> None:
+        self.directory = directory
+        self.name = name
+        """The temporary name; after `publish` the published one."""
+        self.device, self.inode = which
         self._inside = 0
         self._change = threading.Condition()
         self._closed = False
+        self._resting = False
         self._suspect = False
         self._published = False
 
@@ -98,7 +96,7 @@ class PartFile:
         """
         directory_fd = open_destination(directory)
         try:
-            name, fd = _create_unique(directory_fd, directory, base, tag)
+            name, fd = create_unique(directory_fd, directory, base, tag)
             try:
                 _take_space(fd, directory / base, length)
                 durable.sync_directory(directory_fd)
@@ -134,6 +132,18 @@ class PartFile:
             os.close(directory_fd)
             raise
 
+    @classmethod
+    def at_rest(cls, directory: Path, place: tuple[int, int], name: str, found: os.stat_result) -> PartFile:
+        """A file made earlier, not opened: the next use does that, and looks whether it is still the same one.
+
+        `place`: device and inode of the directory; `found`: what is there under the name.
+        """
+        self = cls.__new__(cls)
+        self._begin(directory, name, (found.st_dev, found.st_ino))
+        self.fd = self._directory_fd = -1
+        self._place, self._resting = place, True
+        return self
+
     @property
     def path(self) -> Path:
         """Where the file lies now (the temporary path until it is published)."""
@@ -149,10 +159,15 @@ class PartFile:
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[int]:
-        """The descriptor, which stays open at least until the block ends. Raises ValueError after `close`."""
+        """The descriptor, which stays open at least until the block ends.
+
+        Raises ValueError after `close`; after `rest` also what `reopen` raises.
+        """
         with self._change:
             if self._closed:
                 raise ValueError(f"{self.name} is closed")
+            if self._resting:
+                self._wake()
             self._inside += 1
         try:
             yield self.fd
@@ -262,8 +277,40 @@ class PartFile:
                 return
             self._closed = True
             self._change.wait_for(lambda: self._inside == 0)
+            if self._resting:
+                return
         os.close(self.fd)
         os.close(self._directory_fd)
+
+    def rest(self) -> None:
+        """Give the descriptors back until the file is used again; nothing while somebody uses it.
+
+        Thousands of files may wait for the ends of their jobs, and a process has few descriptors.
+        """
+        with self._change:
+            if self._closed or self._resting or self._inside:
+                return
+            self._resting = True
+            os.close(self.fd)
+            os.close(self._directory_fd)
+
+    def _wake(self) -> None:
+        """Open the same file in the same directory again."""
+        directory_fd = open_destination(self.directory)
+        try:
+            there = os.fstat(directory_fd)
+            if (there.st_dev, there.st_ino) != self._place:
+                raise self._moved()
+            fd = _open_same(directory_fd, self.path, self.name)
+            try:
+                _check_same(os.fstat(fd), self.path, self.inode, 0)
+            except BaseException:
+                os.close(fd)
+                raise
+        except BaseException:
+            os.close(directory_fd)
+            raise
+        self.fd, self._directory_fd, self._resting = fd, directory_fd, False
 
     def __enter__(self) -> PartFile:
         return self
@@ -293,13 +340,16 @@ class PartFile:
         except OSError as error:
             raise destination_error(error, wanted) from error
         if there is None or (there.st_ino, there.st_dev) != (ours.st_ino, ours.st_dev):
-            raise DestinationError(
-                f"the directory {show(self.directory)} was moved, replaced or removed meanwhile: put it back",
-                code=MISSING,
-            )
+            raise self._moved()
         check_target(self._directory_fd, self.directory, publication.base)
         if not self._same_inode(self.name):
             raise PartFileLost(f"{show(self.path)} was removed or replaced by another file")
+
+    def _moved(self) -> DestinationError:
+        return DestinationError(
+            f"the directory {show(self.directory)} was moved, replaced or removed meanwhile: put it back",
+            code=MISSING,
+        )
 
     def _rename(self, publication: Publication) -> None:
         if publication.overwrite is Overwrite.REPLACE:
@@ -322,47 +372,6 @@ class PartFile:
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
-
-
-def remove_orphans(directory: Path, base: str, tag: str) -> int:
-    """Remove temporary files for `base` with this tag that nobody recorded: the process was killed between making
-    one and recording it. Returns how many. A directory that is away holds none. Blocks; raises OSError."""
-    try:
-        directory_fd = durable.open_directory(directory)
-    except OSError:
-        return 0
-    try:
-        before, behind = _around(directory_fd, base, tag)
-        pattern = re.compile(re.escape(before) + r"[0-9a-f]{8}" + re.escape(behind))
-        found = [name for name in os.listdir(directory_fd) if pattern.fullmatch(name)]
-        for name in found:
-            durable.remove(directory_fd, name)
-        return len(found)
-    finally:
-        os.close(directory_fd)
-
-
-def _around(directory_fd: int, base: str, tag: str) -> tuple[str, str]:
-    """What stands before and behind the random part of a temporary name."""
-    try:
-        longest = os.fpathconf(directory_fd, "PC_NAME_MAX")
-    except (OSError, ValueError):
-        longest = durable.NAME_MAX
-    stem = durable.cut_name(base, longest - _AROUND_BASE)
-    return f".{stem}.{tag[:8]:0>8}.", ".part"
-
-
-def _create_unique(directory_fd: int, directory: Path, base: str, tag: str) -> tuple[str, int]:
-    before, behind = _around(directory_fd, base, tag)
-    for _ in range(_NAME_ATTEMPTS):
-        name = f"{before}{secrets.token_hex(4)}{behind}"
-        try:
-            return name, durable.create_file(directory_fd, name)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise destination_error(error, directory / name) from error
-    raise FileExistsError(errno.EEXIST, "every temporary name tried is taken", str(directory / base))
 
 
 def _take_space(fd: int, path: Path, length: int | None) -> None:

@@ -1,7 +1,8 @@
 """Bytes of one request into the part file, and the digest of every chunk that they fill, in one go.
 
 The bytes are hashed where they are written, while the processor still has them at hand: reading a chunk back for
-its digest would cost one copy more. Runs in worker threads; never knows: jobs, sources, what a digest has to be.
+its digest would cost one copy more. Offsets are those of the part file; a job that asks for ranges has remote ones
+too, which `ShiftedSink` knows. Runs in worker threads; never knows: jobs, sources, what a digest has to be.
 """
 
 from __future__ import annotations
@@ -102,6 +103,23 @@ class PartSink:
                     self._fresh.found(chunk, self._hasher.digest())
             done += count
             self._hashed_to = offset + done
+
+
+class ShiftedSink:
+    """A `Sink` for a piece of a remote file whose bytes lie elsewhere in the part file."""
+
+    def __init__(self, sink: PartSink, shift: int) -> None:
+        """`shift`: local offset less remote offset."""
+        self._sink = sink
+        self._shift = shift
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """In a worker thread, never twice at once."""
+        self._sink.write(offset + self._shift, data)
+
+    def arrived(self, item: ByteRange) -> None:
+        """On the loop."""
+        self._sink.arrived(ByteRange(item.start + self._shift, item.stop + self._shift))
 
 
 def _leave_some_space(part: PartFile) -> None:

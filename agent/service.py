@@ -12,22 +12,28 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from agent.api import make_app, serving
+from agent.cache_settings import CacheSettings, limits_of
 from agent.client import socket_path
 from agent.config import Config
-from agent.context import Parts
+from agent.context import Parts, Switches
 from agent.control import Control
 from agent.engine import Engine
 from agent.errors import ConfigError, DatabaseNewerError, HomeInUseError
+from agent.housekeeping import keep_house
 from agent.journal import Journal
 from agent.origin import OriginClient
 from agent.origin_http import OriginSettings
+from agent.surroundings import SurroundingsWatch
+from agent.throttle import Throttles
+from agent.totals import Totals
 from peer import durable
-from peer.cache import CacheLimits, PeerCache
+from peer.cache import PeerCache
 from peer.core.voucher import PeerId
 from peer.database import DatabaseError, DatabaseInUse, DatabaseTooNew
 from peer.errors import PeerError
@@ -43,7 +49,6 @@ log = logging.getLogger(__name__)
 LOCK_FILE = "lock"
 WORKER_THREADS = 4
 VALIDATOR_THREADS = 2
-TIDY_S = 3600.0
 
 
 class _Listener:
@@ -116,7 +121,9 @@ class Service:
         journal = await _open_journal(config.home)
         stack.push_async_callback(journal.close)
         stack.push_async_callback(journal.snapshot)
-        cache = await _open_cache(config, workers)
+        totals = await Totals.load(journal)
+        set_here = await CacheSettings.load(journal)
+        cache = await _open_cache(config, set_here, workers)
         stack.push_async_callback(cache.close)
         origin = OriginClient(workers, OriginSettings(ca_file=config.ca_file))
         stack.push_async_callback(origin.close)
@@ -132,26 +139,47 @@ class Service:
             origin=origin,
             cache=cache,
             network=network,
+            throttles=Throttles(),
+            switches=_switches(config, set_here),
             problems=[],
             socket=self.socket_path,
         )
+        if network is not None:
+            network.set_fetching(parts.switches.fetch)
+            network.set_serving(parts.switches.serve)
         for problem in (*journal.problems, *cache.problems):
             log.warning("%s", problem)
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        engine = Engine(parts, group)
+        engine = Engine(parts, group, totals)
         listener.engine = engine
         stack.push_async_callback(engine.stop)
+        around = SurroundingsWatch(
+            config, parts.throttles, engine.surround, lambda: None if network is None else network.network_changed()
+        )
+        around.look()
+        rest = (lambda: keep_house(cache, journal, engine.keeper), around.run)
+        stack.push_async_callback(_end, group.create_task(_come_up(engine, rest)))
+        await stack.enter_async_context(serving(make_app(Control(engine, totals)), self.socket_path))
+
+
+async def _come_up(engine: Engine, rest: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
+    """Bring all jobs back, while requests are accepted already and wait for that; then go on with the rest."""
+    async with asyncio.TaskGroup() as group:
         await engine.start()
-        keeping = group.create_task(_keep_house(cache))
-        stack.callback(keeping.cancel)
-        await stack.enter_async_context(serving(make_app(Control(engine)), self.socket_path))
+        for begin in rest:
+            group.create_task(begin())
 
 
-async def _keep_house(cache: PeerCache) -> None:
-    """Records that nobody asked for in their time leave the cache."""
-    while True:
-        await cache.tidy()
-        await asyncio.sleep(TIDY_S)
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _switches(config: Config, set_here: CacheSettings) -> Switches:
+    fetch, serve = set_here.peer_fetch, set_here.peer_serve
+    return Switches(
+        fetch=config.peer_fetch if fetch is None else fetch, serve=config.peer_serve if serve is None else serve
+    )
 
 
 def _prepare_home(home: Path) -> None:
@@ -191,12 +219,8 @@ async def _open_journal(home: Path) -> Journal:
         raise ConfigError(f"the journal {path} cannot be opened: {error}") from error
 
 
-async def _open_cache(config: Config, workers: Workers) -> PeerCache:
-    limits = CacheLimits(
-        max_bytes=config.cache_max_bytes,
-        max_share=config.cache_max_share,
-        max_age_s=config.cache_max_age_s,
-    )
+async def _open_cache(config: Config, set_here: CacheSettings, workers: Workers) -> PeerCache:
+    limits = limits_of(config, set_here)
     path = config.home / "cache"
     try:
         return await PeerCache.open(path, limits, workers, time.time)

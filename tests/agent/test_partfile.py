@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import DestinationError
-from agent.partfile import Overwrite, PartFile, PartFileLost, Publication, remove_orphans
+from agent.partfile import Overwrite, PartFile, PartFileLost, Publication
 from peer import durable
 from tests.support.disks import FULL_DISK_BYTES, full_disk_command
 from validation.digest import chunk_digest
@@ -449,12 +449,54 @@ for number in range(64 * 16):
     assert names(tmp_path) == []
 
 
-def test_orphans_are_only_what_this_job_made_for_this_name(tmp_path: Path) -> None:
-    with PartFile.create(tmp_path, "film", "abcdef0123", 10) as orphan, PartFile.create(tmp_path, "film", "99", 10):
-        name = orphan.name
-    for other in (".film.abcdef01.part", ".film.abcdef01.12345678.party", ".filmx.abcdef01.12345678.part", "film"):
-        (tmp_path / other).touch()
-    before = set(os.listdir(tmp_path))
-    assert remove_orphans(tmp_path, "film", "abcdef0123") == 1
-    assert before - set(os.listdir(tmp_path)) == {name}
-    assert remove_orphans(tmp_path / "nowhere", "film", "abcdef0123") == 0
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def test_a_file_at_rest_holds_no_descriptor_and_goes_on_where_it_was(part: PartFile) -> None:
+    part.write(0, memoryview(b"before"))
+    open_before = descriptors()
+
+    part.rest()
+    part.rest()
+
+    assert descriptors() == open_before - 2
+    part.write(6, memoryview(b" and after"))
+    assert part.pread(ByteRange(0, 16)) == b"before and after"
+    assert descriptors() == open_before
+
+
+def test_a_file_in_use_does_not_rest(part: PartFile) -> None:
+    with part.borrowed() as fd:
+        part.rest()
+        os.fstat(fd)
+
+
+def test_a_file_that_was_replaced_at_rest_is_lost(part: PartFile, tmp_path: Path) -> None:
+    part.rest()
+    part.path.rename(tmp_path / "moved")
+    part.path.write_bytes(b"another one")
+
+    with pytest.raises(PartFileLost, match="another file"):
+        part.sync()
+    part.path.unlink()
+    with pytest.raises(PartFileLost, match="gone"):
+        part.discard()
+    part.close()
+
+
+def test_a_directory_that_was_replaced_at_rest_is_said(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    with PartFile.create(place, "film.bin", TAG, None) as part:
+        part.rest()
+        place.rename(tmp_path / "elsewhere")
+        place.mkdir()
+        with pytest.raises(DestinationError, match="was moved, replaced or removed") as caught:
+            part.publish(publication())
+        assert caught.value.code == "DESTINATION_MISSING"
+        place.rmdir()
+        (tmp_path / "elsewhere").rename(place)
+        part.publish(publication())
+        part.rest()
+    assert names(place) == ["film.bin"]
