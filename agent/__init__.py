@@ -1,11 +1,16 @@
 """Top layer: jobs. The public library of nearfetch.
 
-AgentClient, default_home                           speak with an agent
-NewJob, NewFile, Priority, PeerUse, Overwrite       what you send
-JobDocument, FileDocument, FileState, Validation, ErrorDocument, AgentDocument, PeerList, PeerDocument,
-CacheList, CacheRecordDocument                      what you get
-AgentError, UsageError, ConfigError, NotFoundError, StateError, DestinationError, AgentUnavailableError,
-HomeInUseError, DatabaseNewerError, JobFailedError, ExitCode      what can go wrong
+AgentClient, SyncClient, default_home               speak with an agent, with `await` or without
+NewJob, NewFile, RangeRequest, JobChange, HttpSettings, HttpChange, ProxySettings, CertificateFiles,
+CredentialChange, CacheChange                       what you send
+JobType, Priority, PeerUse, Overwrite, ProxyUsage, RedirectPolicy, SecurityFlag, CredentialTarget,
+CredentialScheme, NotifyFlags                       words that stand in it
+JobDocument, FileDocument, FileState, Validation, ErrorDocument, CredentialDocument, JobList, PrefixReplaced,
+ByteSpan, AgentDocument, Statistics, PeerList, PeerDocument, CacheList, CacheRecordDocument, Done
+                                                    what you get
+EventDocument, EventKind, DeliveryDocument          what listeners get
+AgentError, UsageError, ConfigError, LimitError, NotFoundError, StateError, DestinationError,
+AgentUnavailableError, HomeInUseError, DatabaseNewerError, JobFailedError, ExitCode      what can go wrong
 FINAL_STATES, RESTING_STATES                        sets of job states
 
 Names are loaded at first use, so that `import agent` costs nothing. Everything else in this package is internal.
@@ -18,6 +23,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.client import FINAL_STATES, RESTING_STATES, AgentClient, default_home
+    from agent.client_sync import SyncClient
+    from agent.core.notice_values import NotifyFlags
     from agent.errors import (
         AgentError,
         AgentUnavailableError,
@@ -27,25 +34,49 @@ if TYPE_CHECKING:
         ExitCode,
         HomeInUseError,
         JobFailedError,
+        LimitError,
         NotFoundError,
         StateError,
         UsageError,
     )
     from agent.schema import (
         AgentDocument,
+        ByteSpan,
+        CacheChange,
         CacheList,
         CacheRecordDocument,
+        CertificateFiles,
+        CredentialChange,
+        CredentialDocument,
+        CredentialScheme,
+        CredentialTarget,
+        DeliveryDocument,
+        Done,
         ErrorDocument,
+        EventDocument,
+        EventKind,
         FileDocument,
         FileState,
+        HttpChange,
+        HttpSettings,
+        JobChange,
         JobDocument,
+        JobList,
+        JobType,
         NewFile,
         NewJob,
         Overwrite,
         PeerDocument,
         PeerList,
         PeerUse,
+        PrefixReplaced,
         Priority,
+        ProxySettings,
+        ProxyUsage,
+        RangeRequest,
+        RedirectPolicy,
+        SecurityFlag,
+        Statistics,
         Validation,
     )
 
@@ -56,33 +87,59 @@ __all__ = [
     "AgentDocument",
     "AgentError",
     "AgentUnavailableError",
+    "ByteSpan",
+    "CacheChange",
     "CacheList",
     "CacheRecordDocument",
+    "CertificateFiles",
     "ConfigError",
+    "CredentialChange",
+    "CredentialDocument",
+    "CredentialScheme",
+    "CredentialTarget",
     "DatabaseNewerError",
+    "DeliveryDocument",
     "DestinationError",
+    "Done",
     "ErrorDocument",
+    "EventDocument",
+    "EventKind",
     "ExitCode",
     "FileDocument",
     "FileState",
     "HomeInUseError",
+    "HttpChange",
+    "HttpSettings",
+    "JobChange",
     "JobDocument",
     "JobFailedError",
+    "JobList",
+    "JobType",
+    "LimitError",
     "NewFile",
     "NewJob",
     "NotFoundError",
+    "NotifyFlags",
     "Overwrite",
     "PeerDocument",
     "PeerList",
     "PeerUse",
+    "PrefixReplaced",
     "Priority",
+    "ProxySettings",
+    "ProxyUsage",
+    "RangeRequest",
+    "RedirectPolicy",
+    "SecurityFlag",
     "StateError",
+    "Statistics",
+    "SyncClient",
     "UsageError",
     "Validation",
     "default_home",
 ]
 
-_HOMES = ("agent.errors", "agent.schema", "agent.client")
+_HOMES = ("agent.errors", "agent.schema", "agent.client", "agent.client_sync", "agent.core.notice_values")
 """Where the names are defined, lightest first."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 import agent
+import agent.schema
 
 
 def test_all_names_are_documented_and_documented_names_are_there() -> None:
@@ -29,6 +31,9 @@ def test_other_names_are_refused() -> None:
         _ = agent.Engine  # type: ignore[attr-defined]
 
 
+HEAVY = {"zeroconf", "sqlite3", "aiohttp", "typer", "rich", "cryptography"}
+
+
 def loaded(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint(*sys.modules)"
     return set(
@@ -41,8 +46,19 @@ def test_importing_costs_nothing() -> None:
 
 
 def test_the_client_starts_neither_mdns_nor_a_database() -> None:
-    heavy = {"zeroconf", "sqlite3", "aiohttp", "typer", "rich", "cryptography"}
-    assert not loaded("from agent import AgentClient, NewJob") & heavy
+    found = loaded("from agent import AgentClient, NewJob")
+    assert not found & HEAVY
+    assert "agent.client_sync" not in found
+    assert not loaded("from agent import NotifyFlags, SyncClient") & HEAVY
+
+
+@pytest.mark.parametrize("name", sorted(set(agent.schema.__all__) - set(agent.__all__)))
+def test_documents_that_nobody_outside_needs_are_internal(name: str) -> None:
+    """Every document that a public call takes or returns is public too."""
+    words = set()
+    for _, call in inspect.getmembers(agent.AgentClient, inspect.isfunction):
+        words |= set(re.findall(r"\w+", " ".join(map(str, inspect.get_annotations(call).values()))))
+    assert name not in words
 
 
 def test_a_plain_get_does_not_wait_for_typer() -> None:

@@ -1,243 +1,346 @@
-"""The Python library against a real socket."""
+"""The Python library against something that answers like an agent: which request each call is, what comes back."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import (
     AgentClient,
-    AgentError,
     AgentUnavailableError,
-    DestinationError,
+    ByteSpan,
+    CacheChange,
+    CredentialChange,
+    CredentialScheme,
+    CredentialTarget,
+    HttpChange,
+    JobChange,
     JobDocument,
     NewFile,
     NewJob,
     NotFoundError,
-    Priority,
-    StateError,
+    RangeRequest,
     UsageError,
-    Validation,
     default_home,
 )
 from agent.client import socket_path
-from tests.support.memory_engine import CONTENT, MemoryEngine, memory_agent
+from tests.support.wire import (
+    WireAgent,
+    closing,
+    job_document,
+    raw,
+    reply,
+    silence,
+    streaming,
+)
 
-URL = "http://origin.example/"
-
-
-@pytest.fixture(name="engine")
-async def running(tmp_path: Path) -> AsyncIterator[MemoryEngine]:
-    async with memory_agent(tmp_path / "home") as engine:
-        yield engine
-
-
-def new_job(tmp_path: Path, word: str = "file") -> NewJob:
-    return NewJob(name="j", files=[NewFile(url=URL + word, path=str(tmp_path / "out"))])
-
-
-async def started(client: AgentClient, tmp_path: Path, word: str) -> JobDocument:
-    return await client.resume((await client.create_job(new_job(tmp_path, word))).id)
-
-
-async def test_a_job_from_beginning_to_end(engine: MemoryEngine, tmp_path: Path) -> None:
-    async with AgentClient.connect(engine.home) as client:
-        job = await client.create_job(NewJob(name="j", priority=Priority.LOW))
-        assert (job.state, job.priority) == ("SUSPENDED", Priority.LOW)
-        job = await client.add_files(job.id, new_job(tmp_path).files)
-        await client.resume(job.id)
-        job = await client.wait(job.id, timeout_s=5)
-        assert job.state == "TRANSFERRED"
-        assert await client.temporary_path(job.id, 0) == tmp_path / "out.tmp"
-        assert [item.id for item in await client.jobs()] == [job.id]
-        assert (await client.complete(job.id)).state == "ACKNOWLEDGED"
-        assert (tmp_path / "out").read_bytes() == CONTENT
-        assert await client.jobs() == []
-
-
-async def test_the_application_decides(engine: MemoryEngine, tmp_path: Path) -> None:
-    async with AgentClient.connect(engine.home) as client:
-        job = await started(client, tmp_path, "decide")
-        job = await client.wait(job.id, timeout_s=5)
-        assert job.state == "VALIDATING"
-        job = await client.set_validation(job.id, 0, valid=True)
-        assert job.files[0].validation is Validation.VALID
-        with pytest.raises(StateError):
-            await client.set_validation(job.id, 0, valid=True)
-
-
-async def test_peers_and_cache(engine: MemoryEngine) -> None:
-    async with AgentClient.connect(engine.home) as client:
-        assert (await client.peers()).peers[0].bytes_taken == 5
-        assert (await client.cache()).bytes == 9
-        assert await client.clear_cache() == 3
-        assert (await client.about()).problems == ["a database was set aside"]
+LIMIT_S = 10.0
+DONE: dict[str, object] = {"changed": True, "count": 2}
+PEERS: dict[str, object] = {"peers": [], "refused": [], "problems": []}
+RECORD: dict[str, object] = {
+    "id": "cd",
+    "length": 9,
+    "chunks_held": 1,
+    "chunks_total": 1,
+    "bytes": 9,
+    "created_at": 1.0,
+    "last_access_at": 2.0,
+}
+CACHE: dict[str, object] = {"records": [RECORD], "bytes": 9, "limit_bytes": 99, "problems": []}
+STATISTICS: dict[str, object] = {
+    "bytes_from_origin": 1,
+    "bytes_from_peers": 2,
+    "bytes_from_cache": 3,
+    "bytes_discarded": 4,
+    "bytes_given": 5,
+    "by_peer": {"ab": [6, 7]},
+    "jobs_completed": 8,
+    "files_completed": 9,
+    "since": 1.0,
+}
+ABOUT: dict[str, object] = {
+    "version": "0.1.0",
+    "pid": 1,
+    "home": "/h",
+    "peer_id": None,
+    "peer_name": None,
+    "peer_port": None,
+    "group_tag": None,
+    "interfaces": [],
+    "jobs": 0,
+    "problems": [],
+}
+JOB = job_document()
 
 
-async def test_wait_ends_at_any_state_asked_for(engine: MemoryEngine, tmp_path: Path) -> None:
-    client = AgentClient.connect(engine.home)
-    job = await started(client, tmp_path, "hang")
-    assert (await client.wait(job.id, until={"TRANSFERRING"}, timeout_s=5)).state == "TRANSFERRING"
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        waiting = group.create_task(client.wait(job.id, until={"QUEUED"}))
-        while not engine.waiting:
-            await asyncio.sleep(0.01)
-        engine.change(job.id, state="CONNECTING")
-        engine.change(job.id, state="CANCELLED")
-    assert waiting.result().state == "CANCELLED"
+@pytest.fixture(name="there")
+async def answering(tmp_path: Path) -> AsyncIterator[WireAgent]:
+    async with WireAgent(tmp_path) as there:
+        yield there
 
 
-async def test_wait_times_out(engine: MemoryEngine, tmp_path: Path) -> None:
-    client = AgentClient.connect(engine.home)
-    job = await started(client, tmp_path, "hang")
-    with pytest.raises(TimeoutError):
-        await client.wait(job.id, timeout_s=0.2)
+@pytest.fixture(name="client")
+def speaking(tmp_path: Path) -> AgentClient:
+    return AgentClient.connect(tmp_path, timeout_s=5)
 
 
-async def test_watch_yields_every_change_until_the_end(engine: MemoryEngine, tmp_path: Path) -> None:
-    client = AgentClient.connect(engine.home)
-    job = await started(client, tmp_path, "hang")
-    seen = []
-    async with asyncio.timeout(5):
-        async for item in client.watch(job.id):
-            seen.append(item.state)
-            if len(seen) < 4:
-                engine.change(job.id, state=("QUEUED", "CONNECTING", "CANCELLED")[len(seen) - 1])
-    assert seen == ["TRANSFERRING", "QUEUED", "CONNECTING", "CANCELLED"]
+# --- one request each ----------------------------------------------------------------------------------------
+
+Call = Callable[[AgentClient], Coroutine[Any, Any, object]]
+BEARER = CredentialChange(scheme=CredentialScheme.BEARER, password="t")
+
+CALLS: list[tuple[str, Call, str, object, object]] = [
+    ("create_job", lambda c: c.create_job(NewJob(name="n"), key="k"), "POST /jobs", {"name": "n"}, JOB),
+    (
+        "add_files",
+        lambda c: c.add_files("j1", (NewFile(url="http://o/x", path="/x"),)),
+        "POST /jobs/j1/files",
+        {"files": [{"url": "http://o/x", "path": "/x"}]},
+        JOB,
+    ),
+    ("change_job", lambda c: c.change_job("j1", JobChange(name="m")), "PATCH /jobs/j1", {"name": "m"}, JOB),
+    (
+        "change_file",
+        lambda c: c.change_file("j1", 2, "http://o/y"),
+        "PATCH /jobs/j1/files/2",
+        {"url": "http://o/y"},
+        JOB,
+    ),
+    (
+        "replace_prefix",
+        lambda c: c.replace_prefix("j1", "http://a/", "http://b/"),
+        "POST /jobs/j1/prefix",
+        {"old": "http://a/", "new": "http://b/"},
+        {"files_changed": 3, "job": JOB},
+    ),
+    (
+        "set_credentials",
+        lambda c: c.set_credentials("j1", BEARER),
+        "PUT /jobs/j1/credentials",
+        {"scheme": "bearer", "password": "t"},
+        JOB,
+    ),
+    (
+        "remove_credentials",
+        lambda c: c.remove_credentials("j1", CredentialTarget.PROXY, CredentialScheme.BASIC),
+        "DELETE /jobs/j1/credentials/proxy/basic",
+        None,
+        JOB,
+    ),
+    ("resume", lambda c: c.resume("j1"), "POST /jobs/j1/resume", None, JOB),
+    ("suspend", lambda c: c.suspend("j1"), "POST /jobs/j1/suspend", None, JOB),
+    ("cancel", lambda c: c.cancel("j1"), "POST /jobs/j1/cancel", None, JOB),
+    ("complete", lambda c: c.complete("j1"), "POST /jobs/j1/complete", None, JOB),
+    (
+        "set_validation",
+        lambda c: c.set_validation("j1", 0, valid=False),
+        "PUT /jobs/j1/files/0/validation",
+        {"valid": False},
+        JOB,
+    ),
+    (
+        "want_ranges",
+        lambda c: c.want_ranges("j1", 0, [RangeRequest(offset=5, length=6), RangeRequest(offset=9)]),
+        "POST /jobs/j1/files/0/ranges",
+        {"ranges": [{"offset": 5, "length": 6}, {"offset": 9}]},
+        JOB,
+    ),
+    (
+        "filled_ranges",
+        lambda c: c.filled_ranges("j1", 0),
+        "GET /jobs/j1/files/0/filled",
+        None,
+        {"ranges": [{"offset": 5, "length": 6}]},
+    ),
+    ("set_position", lambda c: c.set_position("j1", 0, 7), "PUT /jobs/j1/files/0/position", {"offset": 7}, JOB),
+    ("job", lambda c: c.job("j1"), "GET /jobs/j1", None, JOB),
+    ("job_page", lambda c: c.job_page(), "GET /jobs?limit=1000", None, {"jobs": []}),
+    (
+        "job_page",
+        lambda c: c.job_page("j1", 5, brief=True),
+        "GET /jobs?limit=5&after=j1&brief=true",
+        None,
+        {"jobs": [], "next": "j6"},
+    ),
+    ("jobs", lambda c: c.jobs(brief=True), "GET /jobs?limit=1000&brief=true", None, {"jobs": []}),
+    ("wait_change", lambda c: c.wait_change("j1", 7), "GET /jobs/j1?after=7&timeout_s=25.000", None, JOB),
+    ("wait", lambda c: c.wait("j1", {"SUSPENDED"}), "GET /jobs/j1", None, JOB),
+    ("peers", lambda c: c.peers(), "GET /peers", None, PEERS),
+    ("ban_peer", lambda c: c.ban_peer("ab"), "PUT /peers/ab/ban", {"duration_s": 30 * 86_400}, DONE),
+    (
+        "ban_peer",
+        lambda c: c.ban_peer("ab", reason="lies", duration_s=5),
+        "PUT /peers/ab/ban",
+        {"reason": "lies", "duration_s": 5},
+        DONE,
+    ),
+    ("unban_peer", lambda c: c.unban_peer("ab"), "DELETE /peers/ab/ban", None, DONE),
+    ("forget_peer", lambda c: c.forget_peer("ab"), "DELETE /peers/ab", None, DONE),
+    ("forget_peers", lambda c: c.forget_peers(), "DELETE /peers", None, DONE),
+    ("discover_peers", lambda c: c.discover_peers(), "POST /peers/discover", None, DONE),
+    ("cache", lambda c: c.cache(), "GET /cache", None, CACHE),
+    (
+        "change_cache",
+        lambda c: c.change_cache(CacheChange(peer_serve=False)),
+        "PATCH /cache",
+        {"peer_serve": False},
+        CACHE,
+    ),
+    ("cache_record", lambda c: c.cache_record("cd"), "GET /cache/cd", None, RECORD),
+    ("delete_record", lambda c: c.delete_record("cd"), "DELETE /cache/cd", None, DONE),
+    (
+        "delete_url",
+        lambda c: c.delete_url("http://o/a b?x=1&y=é#z"),
+        "DELETE /cache?url=http%3A%2F%2Fo%2Fa+b%3Fx%3D1%26y%3D%C3%A9%23z",
+        None,
+        DONE,
+    ),
+    ("clear_cache", lambda c: c.clear_cache(), "DELETE /cache", None, {"records": 3}),
+    ("statistics", lambda c: c.statistics(), "GET /statistics", None, STATISTICS),
+    ("about", lambda c: c.about(), "GET /agent", None, ABOUT),
+    ("openapi", lambda c: c.openapi(), "GET /openapi.json", None, {"openapi": "3.1.0"}),
+]
 
 
-async def test_a_call_may_be_cancelled(engine: MemoryEngine, tmp_path: Path) -> None:
-    client = AgentClient.connect(engine.home)
-    job = await started(client, tmp_path, "hang")
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
-            await client.wait_change(job.id, job.sequence, timeout_s=30)
-    assert (await client.job(job.id)).state == "TRANSFERRING"
+@pytest.mark.parametrize(("name", "call", "line", "body", "answer"), CALLS)
+async def test_each_call_is_one_request(
+    there: WireAgent, client: AgentClient, name: str, call: Call, line: str, body: object, answer: object
+) -> None:
+    there.answers.append(reply(answer))
+    assert await call(client) is not None
+    (seen,) = there.seen
+    method, _, target = line.partition(" ")
+    assert (seen.method, seen.target) == (method, f"/v1{target}")
+    assert (seen.headers["host"], seen.headers["connection"]) == ("nearfetch", "close")
+    if body is None:
+        assert "content-length" not in seen.headers
+    else:
+        assert seen.headers["content-type"] == "application/json"
+        assert says(seen.document, body)
 
 
-async def test_errors_come_back_as_themselves(engine: MemoryEngine, tmp_path: Path) -> None:
-    client = AgentClient.connect(engine.home)
-    with pytest.raises(NotFoundError) as missing:
-        await client.job("ff")
-    assert (missing.value.code, missing.value.context) == ("JOB_NOT_FOUND", "agent")
-    wrong = NewFile(url=URL, path="/x", validators=["shasum:1"])
-    with pytest.raises(UsageError, match="did you mean sha256") as unknown:
-        await client.create_job(NewJob(name="j", files=[wrong]))
-    assert unknown.value.code == "UNKNOWN_VALIDATOR"
-    job = await client.create_job(NewJob(name="j"))
-    with pytest.raises(StateError, match="no file"):
-        await client.resume(job.id)
-    with pytest.raises(StateError):
-        await client.complete(job.id)
-    await client.add_files(job.id, [NewFile(url=URL + "file", path=str(tmp_path / "none" / "x"))])
-    await client.resume(job.id)
-    with pytest.raises(DestinationError) as nowhere:
-        await client.complete(job.id)
-    assert nowhere.value.code == "DESTINATION_MISSING"
-    with pytest.raises(NotFoundError, match="no file 3"):
-        await client.temporary_path(job.id, 3)
+def says(document: object, body: object) -> bool:
+    """All of this is in the document; the rest is what leaving it out means."""
+    if isinstance(body, dict):
+        return isinstance(document, dict) and all(says(document.get(name), item) for name, item in body.items())
+    if isinstance(body, list):
+        return isinstance(document, list) and all(map(says, document, body)) and len(document) == len(body)
+    return document == body
 
 
-async def test_a_bug_in_the_agent_is_an_agent_error(engine: MemoryEngine) -> None:
-    engine.broken = True
-    with pytest.raises(AgentError) as caught:
-        await AgentClient.connect(engine.home).job("ff")
-    assert caught.value.code == "UNEXPECTED"
+async def test_a_change_names_nothing_else(there: WireAgent, client: AgentClient) -> None:
+    there.answers += [reply(JOB), reply(CACHE)]
+    await client.change_job("j1", JobChange(http=HttpChange(method="HEAD"), rate_limit=None))
+    await client.change_cache(CacheChange(peer_serve=False))
+    assert [seen.document for seen in there.seen] == [
+        {"http": {"method": "HEAD"}, "rate_limit": None},
+        {"peer_serve": False},
+    ]
 
 
-@pytest.mark.parametrize("job_id", ["", "../agent", "a/b", "a?b", "é", "a b"])
-async def test_ids_that_are_none_never_leave(tmp_path: Path, job_id: str) -> None:
-    with pytest.raises(NotFoundError):
-        await AgentClient.connect(tmp_path).job(job_id)
+async def test_every_call_is_in_that_table(there: WireAgent, client: AgentClient) -> None:
+    others = {"connect", "events", "listen", "watch", "temporary_path"}
+    public = {name for name, _ in inspect.getmembers(AgentClient, callable) if not name.startswith("_")}
+    assert {name for name, *_ in CALLS} == public - others
 
 
-async def test_text_that_is_not_unicode_is_refused(engine: MemoryEngine) -> None:
-    with pytest.raises(UsageError, match="not UTF-8"):
-        await AgentClient.connect(engine.home).create_job(NewJob(name="\udcff"))
+async def test_what_comes_back(there: WireAgent, client: AgentClient) -> None:
+    there.answers += [
+        reply({"ranges": [{"offset": 5, "length": 6}]}),
+        reply({"files_changed": 3, "job": JOB}),
+        reply({"records": 3, "of a newer agent": 7}),
+        reply(STATISTICS),
+        reply({"openapi": "3.1.0"}),
+    ]
+    assert await client.filled_ranges("j1", 0) == [ByteSpan(offset=5, length=6)]
+    assert (await client.replace_prefix("j1", "a", "b")).files_changed == 3
+    assert await client.clear_cache() == 3
+    assert (await client.statistics()).by_peer == {"ab": (6, 7)}
+    assert await client.openapi() == {"openapi": "3.1.0"}
 
 
-async def test_no_agent(tmp_path: Path) -> None:
-    with pytest.raises(AgentUnavailableError, match="nearfetch run"):
-        async with AgentClient.connect(tmp_path):
-            pass
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(socket_path(tmp_path)))
-    with pytest.raises(AgentUnavailableError, match="nearfetch run"):
-        await AgentClient.connect(tmp_path).about()
-
-
-async def test_the_agent_stops_during_a_long_poll(tmp_path: Path) -> None:
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group, memory_agent(tmp_path / "home") as engine:
-        client = AgentClient.connect(engine.home)
-        job = await started(client, tmp_path, "hang")
-        waiting = group.create_task(_outcome(client, job.id))
-        while not engine.waiting:
-            await asyncio.sleep(0.01)
-    assert isinstance(waiting.result(), AgentUnavailableError)
-
-
-async def _outcome(client: AgentClient, job_id: str) -> object:
-    try:
-        return await client.wait(job_id)
-    except AgentError as error:
-        return error
-
-
-@pytest.fixture(name="answers")
-def answering(tmp_path: Path) -> Iterator[list[bytes]]:
-    """Something that is no agent: it answers whatever is put into the list."""
-    answers: list[bytes] = []
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "agent.sock"))
-        listener.listen()
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(answers.pop())
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield answers
-        thread.join(5)
-
-
+@pytest.mark.parametrize("text", ["", "../agent", "a/b", "a?b", "a#b", "é", "a b", "a%2fb", "a\r\nb", "a\n"])
 @pytest.mark.parametrize(
-    ("answer", "kind", "said"),
+    ("code", "call"),
     [
-        (b"", AgentUnavailableError, "stopped"),
-        (b"SSH-2.0-x\r\n", AgentError, "no nearfetch agent"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", AgentUnavailableError, "in the middle"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", AgentError, "cannot be understood"),
-        (b"HTTP/1.1 404 No\r\n\r\n<html>", AgentError, "cannot be understood"),
+        ("JOB_NOT_FOUND", AgentClient.job),
+        ("JOB_NOT_FOUND", lambda client, text: client.set_position(text, 0, 0)),
+        ("PEER_NOT_FOUND", AgentClient.unban_peer),
+        ("RECORD_NOT_FOUND", AgentClient.delete_record),
     ],
 )
-async def test_something_else_answers(
-    tmp_path: Path, answers: list[bytes], answer: bytes, kind: type[AgentError], said: str
+async def test_ids_that_are_none_never_leave(
+    there: WireAgent, client: AgentClient, text: str, code: str, call: Callable[..., Coroutine[Any, Any, object]]
 ) -> None:
-    answers.append(answer)
-    with pytest.raises(kind, match=said):
-        await AgentClient.connect(tmp_path).about()
+    with pytest.raises(NotFoundError) as caught:
+        await call(client, text)
+    assert caught.value.code == code
+    assert there.seen == []
 
 
-async def test_nobody_answers_in_time(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "agent.sock"))
-        listener.listen()
-        with pytest.raises(AgentUnavailableError, match=r"within 0\.1 s"):
-            await AgentClient(tmp_path / "agent.sock", timeout_s=0.1).about()
+async def test_what_would_mean_something_else_never_leaves(there: WireAgent, client: AgentClient) -> None:
+    with pytest.raises(UsageError, match="no URL"):
+        await client.delete_url("")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        await client.delete_url("http://o/\udcff")
+    with pytest.raises(NotFoundError, match="no file -1"):
+        await client.filled_ranges("j1", -1)
+    with pytest.raises(ValueError, match="sheep"):
+        await client.remove_credentials("j1", "sheep", CredentialScheme.BASIC)  # type: ignore[arg-type]
+    assert there.seen == []
 
 
-async def test_unknown_fields_in_answers_are_ignored(tmp_path: Path, answers: list[bytes]) -> None:
-    body = b'{"records":1,"bytes_freed":7}'
-    answers.append(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-    assert await AgentClient.connect(tmp_path).clear_cache() == 1
+# --- the client itself ---------------------------------------------------------------------------------------
+
+
+async def test_a_call_may_be_cancelled(there: WireAgent, client: AgentClient) -> None:
+    there.answers += [silence, reply(JOB)]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client.job("j1")
+    await there.seen[0].left()
+    assert (await client.job("j1")).id == "j1"
+
+
+async def test_any_number_of_calls_at_once(there: WireAgent, client: AgentClient) -> None:
+    there.answers.append(reply(JOB))
+    jobs: list[JobDocument] = await asyncio.gather(*(client.job("j1") for _ in range(200)))
+    assert len(jobs) == len(there.seen) == 200
+
+
+async def test_entering_asks_who_is_there(there: WireAgent, tmp_path: Path) -> None:
+    there.answers.append(reply(ABOUT))
+    async with AgentClient.connect(tmp_path) as client:
+        assert client.socket == there.path
+    assert [seen.target for seen in there.seen] == ["/v1/agent"]
+    with pytest.raises(AgentUnavailableError, match="nearfetch run"):
+        async with AgentClient.connect(tmp_path / "elsewhere"):
+            pytest.fail("there is nobody")
+
+
+async def test_settings_reach_the_wire(there: WireAgent) -> None:
+    there.answers += [silence, streaming(then=closing), raw(b"")]
+    client = AgentClient(there.path, timeout_s=0.1, patience_s=0.1)
+    with pytest.raises(AgentUnavailableError, match=r"within 0\.1 s"):
+        await client.about()
+    with pytest.raises(AgentUnavailableError, match="stopped"):
+        async with asyncio.timeout(LIMIT_S):
+            await client.listen(print)
+
+
+def test_a_home_with_a_long_name_has_its_socket_elsewhere(tmp_path: Path) -> None:
+    near, far = tmp_path / "h", tmp_path / ("h" * 100)
+    assert socket_path(near) == near / "agent.sock"
+    assert socket_path(far).parent.parent == Path("/tmp")
+    assert socket_path(far) != socket_path(tmp_path / ("i" * 100))
+    with socket.socket(socket.AF_UNIX) as there, pytest.raises(FileNotFoundError):
+        there.connect(str(socket_path(far)))  # short enough to be asked for
 
 
 def test_the_default_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
