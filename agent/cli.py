@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 
-from agent.cli_support import complain, emit, error_document, known_error
+from agent.cli_support import COMPLETION_VARIABLE, complain, emit, error_document, known_error
 from agent.errors import AgentError, ExitCode, UsageError
 from agent.installation import check_one_piece
 
@@ -46,20 +46,51 @@ def invoke(arguments: list[str]) -> int:
 
 
 def _carry_out(arguments: list[str]) -> int:
-    if _command(arguments) == "get":
-        from agent.cli_fast import plain_get
-        from agent.cli_get import get
+    completing = COMPLETION_VARIABLE in os.environ
+    code = None if completing else _short_cut(arguments)
+    if code is not None:
+        return code
+    from agent.cli_app import command  # typer: 0.3 s
 
-        quick = plain_get(arguments)
-        if quick is not None:
-            return get(quick.options, quick.home, {"interface": quick.interfaces})
-    from agent.cli_app import app  # typer: 0.2 s
+    if completing:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
+        completion_init()
     try:
-        code = app(args=arguments or ["--help"], prog_name="nearfetch", standalone_mode=False)
-    except SystemExit:
+        ended = command()(args=arguments or ["--help"], prog_name="nearfetch", standalone_mode=False)
+    except SystemExit as left:
+        if completing:  # a shell asked what could come next, and was told
+            return int(left.code or 0)
         raise BrokenPipeError from None  # what typer makes of one; it exits for no other reason here
-    return int(code) if isinstance(code, int) else int(ExitCode.OK)
+    return int(ended) if isinstance(ended, int) else int(ExitCode.OK)
+
+
+def _short_cut(arguments: list[str]) -> int | None:
+    """Carry out what needs no typer; None for the rest."""
+    from agent import cli_fast
+
+    match _command(arguments):
+        case "get":
+            quick = cli_fast.plain_get(arguments)
+            if quick is not None:
+                from agent.cli_get import get
+
+                return get(quick.options, quick.home, {"interface": quick.interfaces})
+        case "job":
+            plain = cli_fast.plain_list(arguments)
+            if plain is not None:
+                from agent.cli_listing import list_jobs
+
+                list_jobs(plain.options, plain.home)
+                return int(ExitCode.OK)
+        case "run":
+            running = cli_fast.plain_run(arguments)
+            if running is not None:
+                from agent.cli_run import run_agent
+
+                run_agent(running.home, running.flags, as_json=running.json)
+                return int(ExitCode.OK)
+    return None
 
 
 def _understood(found: Exception) -> AgentError:

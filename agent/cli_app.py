@@ -6,14 +6,17 @@ Never knows: the core, SQLite, peers.
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from agent import cli_jobs, cli_near
-from agent.cli_options import JOB_CODES, Globals, Json, ending, home_of
+from agent import cli_agent, cli_cache, cli_group, cli_jobs, cli_peer
+from agent.cli_options import JOB_CODES, Given, Globals, Json, ending, home_of, with_options
+from agent.cli_run_options import SETTINGS
 from agent.cli_support import ask, emit, out
 from agent.errors import ExitCode
 from agent.installation import installed_version
@@ -61,54 +64,20 @@ def options(
 
 @app.command(
     epilog=ending(
-        "nearfetch run --interface eth0",
+        "nearfetch run --interface eth0\nnearfetch run --bandwidth-limit 2MB --no-notify-commands",
         [ExitCode.HOME_IN_USE, ExitCode.CONFIG],
     )
 )
-def run(
-    context: typer.Context,
-    interface: Interfaces = None,
-    name: Annotated[str | None, typer.Option(help="This agent's name, for people.")] = None,
-    listen_host: Annotated[str | None, typer.Option(help="Address for peers. Default: all.")] = None,
-    listen_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port for peers. 0: the system chooses.")
-    ] = None,
-    peer: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="A peer that multicast does not reach. May be repeated."),
-    ] = None,
-    cache_max_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Limit of the peer cache, such as 20GiB.")
-    ] = None,
-    upload_limit: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Bytes per second for all peers together, or off.")
-    ] = None,
-    integrity: Annotated[
-        str | None, typer.Option(help="vouched, anchored or whole: what chunks from peers must rest on.")
-    ] = None,
-    ca_file: Annotated[str | None, typer.Option(help="PEM with further authorities for origins.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    as_json: Json = False,
-) -> None:
+@with_options(SETTINGS)
+def run(context: typer.Context, given: Given, as_json: Json = False) -> None:
     """Run the agent in the foreground, until SIGINT or SIGTERM. This is what a service manager starts.
 
-    With --json one document is printed as soon as the agent is ready.
+    Every flag is also a key of config.toml in the home and a variable NEARFETCH_KEY; flags win. With --json one
+    document is printed as soon as the agent is ready.
     """
     from agent.cli_run import run_agent
 
-    flags: dict[str, object] = {
-        "interface": interface,
-        "name": name,
-        "listen_host": listen_host,
-        "listen_port": listen_port,
-        "peer": peer,
-        "cache_max_bytes": cache_max_bytes,
-        "upload_limit": upload_limit,
-        "integrity": integrity,
-        "ca_file": ca_file,
-        "log_level": log_level,
-    }
-    run_agent(home_of(context), flags, as_json=as_json)
+    run_agent(home_of(context), dict(given), as_json=as_json)
 
 
 @app.command(
@@ -192,7 +161,15 @@ def doctor(context: typer.Context, interface: Interfaces = None, as_json: Json =
     raise typer.Exit(ExitCode.OK if diagnosis.healthy else ExitCode.UNEXPECTED)
 
 
+app.registered_commands += cli_agent.commands.registered_commands
+app.add_typer(cli_agent.agent, name="agent", epilog=ending("nearfetch agent show", [ExitCode.UNAVAILABLE]))
 app.add_typer(cli_jobs.app, name="job", epilog=ending("nearfetch job list", JOB_CODES))
-app.add_typer(cli_near.group, name="group", epilog=ending("nearfetch group create", [ExitCode.CONFIG]))
-app.add_typer(cli_near.peer, name="peer", epilog=ending("nearfetch peer list", [ExitCode.UNAVAILABLE]))
-app.add_typer(cli_near.cache, name="cache", epilog=ending("nearfetch cache list", [ExitCode.UNAVAILABLE]))
+app.add_typer(cli_group.group, name="group", epilog=ending("nearfetch group create", [ExitCode.CONFIG]))
+app.add_typer(cli_peer.peer, name="peer", epilog=ending("nearfetch peer list", [ExitCode.UNAVAILABLE]))
+app.add_typer(cli_cache.cache, name="cache", epilog=ending("nearfetch cache list", [ExitCode.UNAVAILABLE]))
+
+
+@functools.cache
+def command() -> Callable[..., object]:
+    """The whole tree, built once."""
+    return typer.main.get_command(app)

@@ -18,6 +18,9 @@ from agent.schema import ErrorDocument
 
 T = TypeVar("T")
 
+COMPLETION_VARIABLE = "_NEARFETCH_COMPLETE"
+"""In the environment when a shell asks what could come next."""
+
 
 def emit(document: object) -> None:
     """One JSON document on a line of standard output."""
@@ -38,15 +41,21 @@ def out(text: str) -> None:
 
 def printable(text: str) -> str:
     """Names come from URLs and other machines: nothing in them may move the cursor or forge a line."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns of text on standard output, aligned, readable when piped to a file."""
-    lines = [tuple(head), *(tuple(printable(cell) for cell in row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    for line in lines:
-        out("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    """Columns of text on standard output, aligned, readable when piped to a file; ten thousand rows in no time."""
+    lines = [tuple(head), *map(_harmless, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    form = "  ".join(f"{{:<{width}}}" for width in widths).format
+    sys.stdout.write("".join([form(*line).rstrip() + "\n" for line in lines]))
+
+
+def _harmless(row: Sequence[str]) -> Sequence[str]:
+    return row if "".join(row).isprintable() else [printable(cell) for cell in row]
 
 
 def complain(error: AgentError) -> None:

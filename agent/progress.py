@@ -157,6 +157,8 @@ def plain_line(job: JobDocument, rate: float | None) -> str:
     if job.state == "TRANSIENT_ERROR" and job.error is not None:
         soon = "soon" if job.retry_in_s is None else f"in {max(0, round(job.retry_in_s))} s"
         return f"trying again {soon}: {printable(job.error.message)} ({job.error.code})"
+    if job.state == "ERROR" and job.error is not None:
+        return f"failed: {printable(job.error.message)} ({job.error.code})"
     if any(file.state is FileState.DECIDING for file in job.files):
         return "waiting for the application to set the validation state"
     return _WORDS.get(job.state, job.state.lower())
@@ -164,17 +166,20 @@ def plain_line(job: JobDocument, rate: float | None) -> str:
 
 def split_of(job: JobDocument) -> str:
     """Where the bytes came from: `peers 60 % (2), origin 40 %`. Empty before the first byte."""
-    parts = {
-        "cache": sum(file.bytes_from_cache for file in job.files),
-        "peers": sum(file.bytes_from_peers for file in job.files),
-        "origin": sum(file.bytes_from_origin for file in job.files),
-    }
+    if job.files:
+        parts = {
+            "cache": sum(file.bytes_from_cache for file in job.files),
+            "peers": sum(file.bytes_from_peers for file in job.files),
+            "origin": sum(file.bytes_from_origin for file in job.files),
+        }
+    else:  # a brief document
+        parts = {"cache": job.bytes_from_cache, "peers": job.bytes_from_peers, "origin": job.bytes_from_origin}
     received = sum(parts.values())
     peers = len({peer for file in job.files for peer in file.peers})
     words = []
     for name, count in parts.items():
         if count:
-            number = f" ({peers})" if name == "peers" else ""
+            number = f" ({peers})" if name == "peers" and peers else ""
             words.append(f"{name}{number} {_percent(count, received)}")
     return ", ".join(words)
 
@@ -201,6 +206,7 @@ _WORDS = {
     "VALIDATING": "validating",
     "TRANSFERRED": "all bytes are there",
     "ACKNOWLEDGED": "done",
+    "CANCELLED": "cancelled",
 }
 
 

@@ -24,29 +24,10 @@ from agent.cli_app import app
 from agent.errors import CODES, ExitCode
 from agent.getting import Target, look_again_s
 from agent.schema import NewFile, Priority
+from tests.support.console import Console
 from tests.support.memory_engine import CONTENT, HALF, PEER_ID, MemoryEngine, memory_agent
 
 URL = "http://origin.example/"
-
-
-class Console:
-    """One home, and what a command line for it printed."""
-
-    def __init__(self, home: Path, capture: pytest.CaptureFixture[str]) -> None:
-        self.home, self._capture = home, capture
-        self.out = self.err = ""
-
-    def run(self, *arguments: str) -> int:
-        self._capture.readouterr()
-        code = invoke(["--home", str(self.home), *arguments])
-        self.out, self.err = self._capture.readouterr()
-        return code
-
-    def json(self, *arguments: str) -> Any:
-        """The one document on standard output, with the exit code beside it."""
-        self.code = self.run(*arguments, "--json")
-        assert self.out.count("\n") == 1, self.out
-        return json.loads(self.out)
 
 
 @pytest.fixture(name="console")
@@ -162,45 +143,25 @@ def test_the_version_and_help(console: Console) -> None:
     assert invoke([]) == 0
 
 
-def commands() -> Iterator[list[str]]:
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        yield [name]
-        yield from ([name, inner] for inner in getattr(command, "commands", {}))
-
-
-@pytest.mark.parametrize("path", list(commands()), ids=" ".join)
-def test_every_help_ends_with_an_example_and_exit_codes(console: Console, path: list[str]) -> None:
-    assert console.run(*path, "--help") == 0
-    assert f"Example:\n    nearfetch {' '.join(path)}" in console.out
-    assert "Exit codes:\n      0  done\n" in console.out
-
-
-DOCUMENTED = {
-    "": "get run doctor group peer cache job",
-    "group": "create join show",
-    "peer": "list",
-    "cache": "list clear",
-    "job": "create add resume suspend cancel complete validate list show watch",
-}
-
-
-def test_the_commands_are_those_documented() -> None:
-    wanted = [f"{group} {name}".strip() for group, names in DOCUMENTED.items() for name in names.split()]
-    assert sorted(map(" ".join, commands())) == sorted(wanted)
-
-
-def test_the_short_cut_knows_the_same_options() -> None:
-    get = typer.main.get_command(app).commands["get"]  # type: ignore[attr-defined]
+@pytest.mark.parametrize("table", [cli_fast.GET, cli_fast.LIST], ids=["get", "list"])
+def test_the_short_cut_knows_the_same_options(table: cli_fast.Table) -> None:
+    command: Any = typer.main.get_command(app)
+    for word in table.command:
+        command = command.commands[word]
     declared = {
         option: (parameter.name, parameter.multiple, parameter.is_flag)
-        for parameter in get.params
+        for parameter in command.params
         for option in parameter.opts
         if option.startswith("-")
     }
-    known = {option: (name, False, False) for option, name in cli_fast.ONE.items()}
-    known |= {option: (name, True, False) for option, name in cli_fast.MANY.items()}
-    known |= dict.fromkeys(cli_fast.FLAGS, ("as_json", False, True))
+    known = {option: (name, False, False) for option, name in table.one.items()}
+    known |= {option: (name, True, False) for option, name in table.many.items()}
+    known |= {option: (name, False, True) for option, name in table.flags.items()}
     assert known == declared
+
+
+def test_the_short_cut_has_the_same_defaults() -> None:
+    get: Any = typer.main.get_command(app).commands["get"]  # type: ignore[attr-defined]
     defaults = {parameter.name: parameter.default for parameter in get.params}
     plain = cli_fast.plain_get(["get", "u"])
     assert plain is not None
@@ -228,13 +189,43 @@ def test_the_short_cut_leaves_the_rest_to_typer(line: str) -> None:
     assert cli_fast.plain_get(line.split()) is None
 
 
+def test_the_short_cut_lists() -> None:
+    line = "--home /h job list --state A --state b --name x* -l --json"
+    plain = cli_fast.plain_list(line.split())
+    assert plain is not None
+    assert plain.home == Path("/h")
+    options = plain.options
+    assert (options.states, options.name, options.long, options.json) == (("A", "b"), "x*", True, True)
+    for line in (
+        "job list x",
+        "job",
+        "job show",
+        "job list --help",
+        "job list --state",
+        "job list --name=x",
+        "list",
+    ):
+        assert cli_fast.plain_list(line.split()) is None
+
+
+def test_the_short_cut_runs_with_every_setting_that_is_a_text() -> None:
+    command: Any = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    others = {"--listen-port", "--help"}
+    texts = {item.opts[0] for item in command.params if not item.is_flag} - others
+    assert set(cli_fast.RUN.one) | set(cli_fast.RUN.many) == texts
+    line = "--home /h run --interface lo --interface eth0 --work-limit 0 --json"
+    plain = cli_fast.plain_run(line.split())
+    assert plain is not None
+    assert (plain.home, plain.json) == (Path("/h"), True)
+    assert plain.flags == {"interface": ["lo", "eth0"], "work_limit": "0"}
+    for line in ("run x", "run --listen-port 0", "run -h", "run --name", "run --no-notify-commands", "running"):
+        assert cli_fast.plain_run(line.split()) is None
+
+
 def test_both_ways_read_the_same(console: Console, engine: MemoryEngine) -> None:
     for extra in ([], ["--"]):  # the two dashes go the long way
-        document = console.json("get", "-o", "same", *extra, URL + "file") if not extra else None
-        if document is None:
-            assert console.run("get", "-o", "same", "--json", "--", URL + "file") == 0
-            document = json.loads(console.out)
-        assert document["state"] == "ACKNOWLEDGED"
+        assert console.run("get", "-o", "same", "--json", *extra, URL + "file") == 0
+        assert json.loads(console.out)["state"] == "ACKNOWLEDGED"
 
 
 # Groups
@@ -370,11 +361,11 @@ def test_a_job_in_error_leaves_nothing(console: Console, engine: MemoryEngine, t
     assert document["error"]["code"] == "NOT_FOUND"
     assert document["error"]["http_status"] == 404
     assert document["state"] == "ERROR"
-    assert engine.jobs() == []
+    assert engine.jobs().jobs == []
     assert not (tmp_path / "missing").exists()
     assert console.run("get", URL + "wrong") == ExitCode.VALIDATION
     assert console.err.endswith("nearfetch: sha256 rejected the file (VALIDATION_FAILED)\n")
-    assert engine.jobs() == []
+    assert engine.jobs().jobs == []
 
 
 def test_transient_without_bytes_is_given_up(console: Console, engine: MemoryEngine) -> None:
@@ -382,7 +373,7 @@ def test_transient_without_bytes_is_given_up(console: Console, engine: MemoryEng
     assert console.code == ExitCode.NETWORK
     assert document["error"]["code"] == "CONNECT_FAILED"
     assert 0.9 < document["seconds"] < 5
-    assert engine.jobs() == []
+    assert engine.jobs().jobs == []
 
 
 def test_transient_with_bytes_is_kept_and_adopted(console: Console, engine: MemoryEngine) -> None:
@@ -390,20 +381,20 @@ def test_transient_with_bytes_is_kept_and_adopted(console: Console, engine: Memo
     assert console.code == ExitCode.NETWORK
     assert document["state"] == "SUSPENDED"
     assert "512 B kept: the same command goes on from there" in document["error"]["message"]
-    (job,) = engine.jobs()
+    (job,) = engine.jobs().jobs
     again = console.json("get", URL + "half-down", "--timeout", "1")
     assert again["job"] == job.id
     assert len(engine.known) == 1
     other = console.json("get", URL + "half-down", "--timeout", "1", "--sha256", "0" * 64)
     assert other["job"] != job.id  # asked for in another way: the old one makes room
-    assert [item.id for item in engine.jobs()] == [other["job"]]
+    assert [item.id for item in engine.jobs().jobs] == [other["job"]]
 
 
 def test_silence_is_given_up(console: Console, engine: MemoryEngine) -> None:
     assert console.run("get", URL + "hang", "--timeout", "1") == ExitCode.NETWORK
     assert "no progress for 1 s" in console.err
     assert "goes on from there" in console.err
-    assert engine.jobs()[0].state == "SUSPENDED"
+    assert engine.jobs().jobs[0].state == "SUSPENDED"
 
 
 def test_a_failure_at_the_end_keeps_the_file(console: Console, engine: MemoryEngine, tmp_path: Path) -> None:
@@ -430,7 +421,7 @@ def test_an_interrupt_suspends_the_job(engine: MemoryEngine, number: int) -> Non
         _, err = process.communicate(timeout=20)
     assert process.returncode == ExitCode.INTERRUPTED
     assert "512 B kept: the same command goes on from there (INTERRUPTED)" in err
-    assert engine.jobs()[0].state == "SUSPENDED"
+    assert engine.jobs().jobs[0].state == "SUSPENDED"
 
 
 def test_nobody_reads_what_we_print(tmp_path: Path) -> None:
@@ -463,7 +454,7 @@ def test_every_code_has_an_exit_code_that_help_explains() -> None:
 def test_looking_again_costs_little_and_misses_nothing() -> None:
     from tests.support.memory_engine import MemoryEngine as Engine
 
-    job = asyncio.run(Engine(Path("/")).create_job(_new("hang")))
+    job, _ = asyncio.run(Engine(Path("/")).create_job(_new("hang")))
     assert look_again_s(job, 0, 1.0) == 0.0
     running = _running(job, 1_000)
     assert look_again_s(running, 1_000, 1.0) == 0.25  # seconds to go: rarely

@@ -46,7 +46,7 @@ class Terminal(io.StringIO):
 @pytest.fixture(name="job")
 def make_job() -> JobDocument:
     new = NewJob(name="j", files=[NewFile(url="http://x/y", path="/y")])
-    return asyncio.run(MemoryEngine(Path("/")).create_job(new))
+    return asyncio.run(MemoryEngine(Path("/")).create_job(new))[0]
 
 
 def running(job: JobDocument, done: int, total: int | None = 100 * MIB) -> JobDocument:
@@ -74,6 +74,18 @@ def test_other_states_are_words(job: JobDocument) -> None:
     waiting = msgspec.structs.replace(job, state="TRANSIENT_ERROR", error=error, retry_in_s=4.4)
     assert plain_line(waiting, None) == "trying again in 4 s: refused\\x1b[2J (CONNECT_FAILED)"
     assert split_of(job) == ""
+
+
+def test_failures_and_ends_are_said(job: JobDocument) -> None:
+    error = ErrorDocument(code="NOT_FOUND", message="no\nsuch file", context="origin")
+    failed = msgspec.structs.replace(job, state="ERROR", error=error)
+    assert plain_line(failed, None) == "failed: no\\nsuch file (NOT_FOUND)"
+    assert plain_line(msgspec.structs.replace(job, state="CANCELLED"), None) == "cancelled"
+
+
+def test_a_brief_document_says_where_bytes_came_from(job: JobDocument) -> None:
+    brief = msgspec.structs.replace(job, files=[], bytes_from_peers=300, bytes_from_origin=100)
+    assert split_of(brief) == "peers 75 %, origin 25 %"
 
 
 def test_the_terminal_is_drawn_ten_times_a_second_at_most(job: JobDocument) -> None:

@@ -1,4 +1,4 @@
-"""`nearfetch group ...`, `peer ...`, `cache ...`: who is near, and what is kept for them.
+"""`nearfetch group ...`: which agents trust each other.
 
 Never knows: the core, SQLite, how peers are found.
 """
@@ -13,21 +13,15 @@ import msgspec
 import typer
 
 from agent.cli_options import Json, ending, home_of
-from agent.cli_support import ask, emit, out, say, table
-from agent.client import AgentClient
+from agent.cli_options import group as new_group
+from agent.cli_support import emit, out, say
 from agent.config import GROUP_KEY_FILE, Config, default_home
 from agent.errors import ConfigError, ExitCode
-from agent.progress import size_text
-from agent.schema import Cleared
 
 if TYPE_CHECKING:
     from peer.identity import GroupKey
 
-group = typer.Typer(help="The group of agents that trust each other.", rich_markup_mode=None, add_completion=False)
-peer = typer.Typer(help="The other agents of the group.", rich_markup_mode=None, add_completion=False)
-cache = typer.Typer(
-    help="The peer cache: what this agent can give to others.", rich_markup_mode=None, add_completion=False
-)
+group = new_group("The group of agents that trust each other.")
 
 
 class GroupDocument(msgspec.Struct, kw_only=True, frozen=True):
@@ -92,55 +86,6 @@ def show_group(context: typer.Context, as_json: Json = False) -> None:
         return
     out(str(key))
     say(f"group {key.tag}")
-
-
-@peer.command(name="list", epilog=ending("nearfetch peer list", [ExitCode.UNAVAILABLE]))
-def list_peers(context: typer.Context, as_json: Json = False) -> None:
-    """The agents of the group that were seen, and what went to and fro."""
-    found = ask(AgentClient.connect(home_of(context)).peers)
-    if as_json:
-        emit(found)
-        return
-    rows = (
-        (
-            item.id[:16],
-            item.name,
-            f"{item.address}:{item.port}",
-            item.standing if item.authenticated else "not met yet",
-            f"{item.last_seen_s:.0f} s ago",
-            size_text(item.bytes_taken),
-            size_text(item.bytes_given),
-            item.reason or "",
-        )
-        for item in found.peers
-    )
-    table(("ID", "NAME", "ADDRESS", "STANDING", "SEEN", "TAKEN", "GIVEN", "REASON"), rows)
-    for line in found.problems:
-        say(f"problem: {line}")
-
-
-@cache.command(name="list", epilog=ending("nearfetch cache list", [ExitCode.UNAVAILABLE]))
-def list_cache(context: typer.Context, as_json: Json = False) -> None:
-    """What the peer cache holds."""
-    found = ask(AgentClient.connect(home_of(context)).cache)
-    if as_json:
-        emit(found)
-        return
-    rows = (
-        (item.id[:16], size_text(item.length), f"{item.chunks_held}/{item.chunks_total}", size_text(item.bytes))
-        for item in found.records
-    )
-    table(("ID", "LENGTH", "CHUNKS", "HELD"), rows)
-    out(f"{size_text(found.bytes)} of {size_text(found.limit_bytes)}")
-    for line in found.problems:
-        say(f"problem: {line}")
-
-
-@cache.command(name="clear", epilog=ending("nearfetch cache clear", [ExitCode.UNAVAILABLE]))
-def clear_cache(context: typer.Context, as_json: Json = False) -> None:
-    """Empty the peer cache. Jobs and finished files are untouched."""
-    records = ask(AgentClient.connect(home_of(context)).clear_cache)
-    emit(Cleared(records=records)) if as_json else out(f"{records} records dropped")
 
 
 def _parse(text: str) -> GroupKey:
