@@ -1,4 +1,4 @@
-"""`python -m bench demo|micro|loopback`: finds the command and hands it the rest of the line.
+"""`python -m bench demo|micro|loopback|jobs|lab`: finds the command and hands it the rest of the line.
 
 A command is a module with `main(arguments) -> exit code`; it is imported only when it is asked for.
 """
@@ -14,7 +14,9 @@ from types import FrameType
 COMMANDS = {
     "demo": "the main job on this machine alone: one origin, three agents, a liar, a wrong origin",
     "micro": "speed of the parts: digests, writes, parsing, vouchers",
+    "jobs": "ten thousand jobs, each with one file, over three `kill -9`: none lost, all right",
     "loopback": "nearfetch beside curl (and aria2c) against the same nginx, alternating",
+    "lab": "nearfetch beside libtorrent, aria2 and curl on many hosts: network namespaces, shaped links; root",
 }
 USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 

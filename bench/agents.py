@@ -97,16 +97,35 @@ async def create_group(home: Path) -> str:
 class AgentProcess:
     """One agent. `client` is its Python client, `peer_id` and `peer_port` are known while it runs in a group."""
 
-    def __init__(self, name: str, home: Path, *, group_key: str | None = None, flags: tuple[str, ...] = ()) -> None:
-        """`flags` go to `nearfetch run`. Nothing is started yet."""
+    def __init__(
+        self,
+        name: str,
+        home: Path,
+        *,
+        group_key: str | None = None,
+        flags: tuple[str, ...] = (),
+        settings: Mapping[str, str] | None = None,
+        interface: str = "lo",
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """`flags` go to `nearfetch run`, `settings` (name -> text) into its environment; `command`: what stands for
+        `nearfetch` (None: the installed one). Nothing is started yet."""
         self.name = name
         self.home = home
         self.client = AgentClient.connect(home)
         self.peer_id: str | None = None
         self.peer_port: int | None = None
-        self._environment = {} if group_key is None else {"NEARFETCH_GROUP_KEY": group_key}
-        self._flags = flags
+        self._environment = {f"NEARFETCH_{key.upper()}": value for key, value in (settings or {}).items()}
+        if group_key is not None:
+            self._environment["NEARFETCH_GROUP_KEY"] = group_key
+        self._flags = ("--interface", interface, "--name", name, *flags)
+        self._command = list(nearfetch_command() if command is None else command)
         self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        """It was started, and neither stopped nor killed."""
+        return self._process is not None
 
     @property
     def pid(self) -> int:
@@ -118,7 +137,7 @@ class AgentProcess:
         """Start it and wait until it says that it is ready; seconds that took. Raises BenchError."""
         began = time.monotonic()
         await asyncio.to_thread(self.home.mkdir, parents=True, exist_ok=True)
-        command = [*nearfetch_command(), "--home", str(self.home), "run", "--interface", "lo", "--name", self.name]
+        command = [*self._command, "--home", str(self.home), "run"]
         log = await asyncio.to_thread(open, self._log_file, "ab")
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -136,6 +155,13 @@ class AgentProcess:
         about = await self.client.about()
         self.peer_id, self.peer_port = about.peer_id, about.peer_port
         return time.monotonic() - began
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL when that does not help. Harmless when it does not run."""
@@ -163,7 +189,7 @@ class AgentProcess:
         wanted = {(other.peer_id, other.peer_port) for other in others}
         while True:
             found = (await self.client.peers()).peers
-            missing = wanted - {(peer.id, peer.port) for peer in found if peer.authenticated}
+            missing = wanted - {(peer.id, peer.port) for peer in found if peer.available}
             if not missing:
                 return time.monotonic() - began
             if time.monotonic() - began > MEETING_TIMEOUT_S:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import sys
 import sysconfig
 import tarfile
@@ -47,6 +48,17 @@ def random_file(target: Path, size: int) -> str:
     with target.open("wb") as file:
         for start in range(0, size, PIECE_BYTES):
             piece = os.urandom(min(PIECE_BYTES, size - start))
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
+
+
+def seeded_file(target: Path, size: int, seed: str) -> str:
+    """Write `size` bytes that the seed alone decides; their SHA-256 in hexadecimal."""
+    rng, digest = random.Random(seed), hashlib.sha256()
+    with target.open("wb") as file:
+        for start in range(0, size, PIECE_BYTES):
+            piece = rng.randbytes(min(PIECE_BYTES, size - start))
             digest.update(piece)
             file.write(piece)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ import re
 import ssl
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,24 @@ def peak_memory(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) * 1024 if found else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessorTime:
+    """Of all processors together since the machine started, in ticks."""
+
+    busy: int
+    total: int
+
+    def busy_since(self, before: ProcessorTime) -> float:
+        """The share that was used between two readings."""
+        return (self.busy - before.busy) / max(1, self.total - before.total)
+
+
+def processor_time() -> ProcessorTime:
+    """Now (proc(5), stat: idle and iowait are fields 4 and 5)."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    return ProcessorTime(busy=sum(ticks) - ticks[3] - ticks[4], total=sum(ticks))
 
 
 def facts(tools: Mapping[str, str]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The demo's origin: a small HTTP/1.1 server for files, in threads of its own, that counts what it sends.
+"""The origin of demo and bench: a small HTTP/1.1 server for files, in threads of its own, that counts.
 
 GET and HEAD, one range, If-Range, strong ETag and Last-Modified. `sendfile`, so that it is not what is measured.
 Never knows: agents.
@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from typing import Self
 
 PIECE_BYTES = 1024 * 1024
 """Sent between two looks at the counter."""
+
+UNSENT_BYTES = 128 * 1024
+"""The system takes no more than this beyond what it has sent: a client that hangs up would be charged for it."""
 
 IDLE_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 2.0
@@ -56,14 +60,16 @@ class Sent:
 
 
 class Origin:
-    """The server, alive as long as the `with` block. Listens on a free port of 127.0.0.1."""
+    """The server, alive as long as the `with` block. Listens on a free port of one address."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self._files: dict[str, Published] = {}
         self._changed = threading.Condition()
         self._sent = Sent()
+        self._clients: dict[str, int] = {}
         self._answering = 0
-        self._server = _Server(self)
+        self._host = host
+        self._server = _Server(self, host)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="origin", daemon=True)
 
     def __enter__(self) -> Self:
@@ -87,7 +93,7 @@ class Origin:
             etag=f'"{hashlib.sha256(mark.encode()).hexdigest()[:16]}"',
             last_modified=email.utils.formatdate(status.st_mtime, usegmt=True),
         )
-        return f"http://127.0.0.1:{self._server.server_address[1]}/{file.name}"
+        return f"http://{self._host}:{self._server.server_address[1]}/{file.name}"
 
     def sent(self) -> Sent:
         """The counters, once no answer is under way: a client has the last byte a moment before it is counted.
@@ -97,6 +103,11 @@ class Origin:
         with self._changed:
             self._changed.wait_for(lambda: self._answering == 0, SETTLE_TIMEOUT_S)
             return self._sent
+
+    def by_client(self) -> dict[str, int]:
+        """Payload bytes handed to the system so far, for each address that asked. Does not wait."""
+        with self._changed:
+            return dict(self._clients)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -111,9 +122,10 @@ class Origin:
                 self._answering -= 1
                 self._changed.notify_all()
 
-    def count(self, payload_bytes: int) -> None:
-        """So many bytes of payload were handed to the system; any thread."""
+    def count(self, payload_bytes: int, client: str) -> None:
+        """So many bytes of payload for this address were handed to the system; any thread."""
         with self._changed:
+            self._clients[client] = self._clients.get(client, 0) + payload_bytes
             self._sent = Sent(payload_bytes=self._sent.payload_bytes + payload_bytes, gets=self._sent.gets)
 
     def find(self, path: str) -> Published | None:
@@ -125,9 +137,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, host: str) -> None:
         self.origin = origin
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__((host, 0), _Handler)
+
+    def server_bind(self) -> None:
+        """Without asking what the address is called: a host in a namespace has nobody to ask."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Agents may hang up whenever they like."""
@@ -189,11 +206,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, file: Path, start: int, stop: int) -> None:
         out, offset = self.connection, start
         self.wfile.flush()
+        out.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         out.settimeout(None)  # sendfile knows no timeout of Python's; a reader that stalls costs one daemon thread
         with file.open("rb") as source:
             while offset < stop:
                 sent = _send_piece(out, source.fileno(), offset, min(PIECE_BYTES, stop - offset))
-                self.server.origin.count(sent)
+                self.server.origin.count(sent, self.client_address[0])
                 offset += sent
         out.settimeout(IDLE_TIMEOUT_S)
 
