@@ -1,11 +1,14 @@
-"""The README's tables are made from the code; `python tests/test_readme.py` writes them again."""
+"""The README's tables are made from the code; `python tests/test_readme.py [NAME]...` writes them again."""
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
-from dataclasses import fields
+from collections.abc import Collection
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,23 +55,54 @@ def error_codes_table() -> str:
     return "\n".join(lines)
 
 
-def settings_table() -> str:
-    from agent.config import Config
+def meanings(source: str) -> dict[str, str]:
+    """The docstring after each field of the class Config."""
+    (config,) = (
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Config"
+    )
+    found = {}
+    for item, after in pairwise(config.body):
+        match item, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
 
-    source = (ROOT / "agent" / "config.py").read_text(encoding="utf-8")
+
+def shown(default: object) -> str:
+    """A default as one would write it in the file; – for none."""
+    from agent.core.pacing import NEVER, NO_LIMITS
+
+    match getattr(default, "value", default):
+        case None | ():
+            return "–"
+        case bool(value):
+            return str(value).lower()
+        case float(value) if value.is_integer():
+            return str(int(value))
+        case value:
+            return "off" if value in (NEVER, NO_LIMITS) else str(value)
+
+
+def settings_table() -> str:
+    from agent.config import settings
+
+    found = meanings((ROOT / "agent" / "config.py").read_text(encoding="utf-8"))
     lines = ["| key | default | meaning |", "|---|---|---|"]
-    for item in fields(Config):
-        if item.name == "home":
-            continue
-        found = re.search(rf'^    {item.name}: .*\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL)
-        meaning = " ".join(found[1].split()) if found else "–"
-        default = getattr(item.default, "value", item.default)
-        shown = "–" if default in (None, ()) else f"{default:g}" if isinstance(default, float) else str(default)
-        lines.append(f"| `{item.name}` | {shown} | {meaning} |")
+    lines += [f"| `{name}` | {shown(default)} | {found[name]} |" for name, default in settings()]
+    return "\n".join(lines)
+
+
+def rest_table() -> str:
+    from agent.api import TABLE
+    from agent.schema import API_VERSION
+
+    lines = ["| method and path | what |", "|---|---|"]
+    lines += [f"| `{route.method} /{API_VERSION}{route.path}` | {route.summary} |" for route in TABLE]
     return "\n".join(lines)
 
 
 TABLES = {
+    "rest": rest_table,
     "states": states_table,
     "exit-codes": exit_codes_table,
     "error-codes": error_codes_table,
@@ -96,8 +130,28 @@ def test_every_failure_has_an_error_code() -> None:
     assert {kind.value for kind in FailureKind} <= set(CODES)
 
 
-def test_every_setting_says_what_it_means() -> None:
-    assert "| – |\n" not in settings_table() + "\n"
+def test_every_setting_has_a_meaning_of_its_own() -> None:
+    from agent.config import settings
+
+    found = meanings((ROOT / "agent" / "config.py").read_text(encoding="utf-8"))
+    said = [found.get(name, "") for name, _ in settings()]
+    assert all(len(text) > 10 for text in said), "a field of Config without a docstring"
+    assert len(set(said)) == len(said)
+
+
+def test_a_meaning_is_the_text_behind_its_own_field() -> None:
+    source = '''
+class Config:
+    """The class."""
+    first: int = 1
+    second: int = 2
+    """Of the
+    second."""
+
+    def load(self) -> None:
+        """Of the method."""
+'''
+    assert meanings(source) == {"second": "Of the second."}
 
 
 def test_the_make_targets_exist() -> None:
@@ -106,29 +160,42 @@ def test_the_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_commands_of_the_readme_exist() -> None:
-    """Every `nearfetch WORD` in a console block or in the table of commands is a command."""
+def command_lines() -> list[str]:
+    """Every `nearfetch …` in a console block or in a code span, cut where the shell's own signs begin."""
+    text = README.read_text(encoding="utf-8")
+    found = re.findall(r"^\$ (nearfetch [^#\n]*)", text, re.MULTILINE)
+    return found + re.findall(r"`(nearfetch [^`]*)`", text)
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_commands_of_the_readme_exist_with_their_options(line: str) -> None:
     from typer.main import get_command
 
     from agent.cli_app import app
 
-    known = set(get_command(app).commands)  # type: ignore[attr-defined]  # a group, by construction
-    text = README.read_text(encoding="utf-8")
-    used = set(re.findall(r"^\$ nearfetch (\w+)", text, re.MULTILINE))
-    assert used
-    assert used <= known
+    command: Any = get_command(app)
+    words = [word for word in line.split()[1:] if word != "COMMAND"]
+    while words and hasattr(command, "commands"):
+        word = words.pop(0).partition("|")[0]
+        if word.startswith("-") or word in ("…", "DIR"):
+            continue
+        assert word in command.commands, f"{line}: there is no {word}"
+        command = command.commands[word]
+    known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)} | {"--help", "-h"}
+    used = {word.strip("[]…,") for word in words if word.startswith("-")}
+    assert used <= known, f"{line}: there is no {sorted(used - known)}"
 
 
-def write() -> None:
+def write(names: Collection[str]) -> None:
+    """Write these tables again; all when none is named."""
     text = README.read_text(encoding="utf-8")
-    for name, table in TABLES.items():
-        text = text.replace(
-            f"<!-- {name} -->\n{re.search(rf'<!-- {name} -->' + chr(10) + r'(.*?)<!-- /', text, re.DOTALL)[1]}",  # type: ignore[index]
-            f"<!-- {name} -->\n{table()}\n",
-        )
+    for name in names or TABLES:
+        before, opening, rest = text.partition(f"<!-- {name} -->\n")
+        _, closing, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}{opening}{TABLES[name]()}\n{closing}{after}"
     README.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    write()
+    write(sys.argv[1:])

@@ -199,6 +199,8 @@ def _content_id(*parts: str) -> ContentId:
 def _normalise_escapes(text: str, also: bytes = b"") -> str:
     """Decode what needs no escape, escape what needs one, upper-case the rest (RFC 3986 §6.2.2.1-2)."""
     kept = _UNRESERVED | _KEPT_IN_PATH | frozenset(also)
+    if text.isascii() and kept.issuperset(text.encode("ascii")):  # most have nothing to normalise
+        return text
     out: list[str] = []
     raw, index = text.encode("utf-8", "surrogateescape"), 0
     while index < len(raw):

@@ -91,7 +91,7 @@ ALWAYS = {
     "redirect-chain": RIGHT,
     "redirect-chain:count=30": "TOO_MANY_REDIRECTS",
     "redirect-loop": "TOO_MANY_REDIRECTS",
-    "redirect-nowhere": "BAD_RESPONSE",
+    "redirect-nowhere": "HTTP_FATAL",
     "redirect:value=file///etc/passwd": "REDIRECT_REFUSED",
     # no HTTP at all
     "closes": "CONNECTION_CLOSED",

@@ -348,8 +348,6 @@ async def test_the_application_says_valid(three: Three, origin: Origin, place: P
     assert temporary.read_bytes() == data
     assert temporary.parent == place
     assert not (place / "file").exists()
-    early = await a.call("job", "complete", job, "--json")
-    assert early.exit_code == ExitCode.STATE
     said = await a.call("job", "validate", job, "0", "valid", "--json")
     assert said.exit_code == 0
     assert (await a.client.wait(job, timeout_s=10)).state == "TRANSFERRED"

@@ -226,7 +226,7 @@ class Agent:
         """Wait until it has shaken hands with all of these where they are now."""
         wanted = {(other.peer_id, other.peer_port) for other in others}
         await self.sees(
-            lambda peers: wanted <= {(peer.id, peer.port) for peer in peers if peer.authenticated},
+            lambda peers: wanted <= {(peer.id, peer.port) for peer in peers if peer.available},
             f"{[other.name for other in others]}",
         )
 
