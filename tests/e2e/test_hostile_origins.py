@@ -28,6 +28,8 @@ GIVE_UP_S = 8.0
 BOUND_S = 30.0
 AT_ONCE = 12
 RIGHT = "right"
+SENDS_AWAY = ("status:count=429", "status:count=503", "busy-above")
+"""Faults after which every job stays away from the host for a while (Retry-After)."""
 
 ALWAYS = {
     # the body ends badly
@@ -179,6 +181,15 @@ async def test_right_bytes_or_a_documented_error(tmp_path: Path, origin: Origin)
 
 async def one(agent: Agent, origin: Origin, where: tuple[str, Path], what: tuple[str, str]) -> Row:
     """A job with a digest against one fault; cancelled at the end when it did not succeed."""
+    fault = what[0]
+    if not fault.startswith(SENDS_AWAY):
+        return await one_at(agent, origin, where, what)
+    async with Origin() as apart:  # what one job is told holds for the host: others must not be told it here
+        return await one_at(agent, apart, where, what)
+
+
+async def one_at(agent: Agent, origin: Origin, where: tuple[str, Path], what: tuple[str, str]) -> Row:
+    """The same at one origin."""
     (name, path), (fault, wanted) = where, what
     data = os.urandom(SIZE)
     origin.add(name, data, faults=[fault.replace("file///", "file:///")])
