@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agent.claims import ClaimBoard
 from agent.config import Config
 from agent.core.events import FileEvent
 from agent.core.sources import FileId
@@ -58,6 +59,8 @@ class Parts:
     cache: PeerCache
     network: PeerNetwork | None
     """None: this agent has no group."""
+    claims: ClaimBoard
+    """What peers are told of transfers under way."""
     throttles: Throttles
     """How fast origins may be read."""
     switches: Switches

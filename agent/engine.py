@@ -67,7 +67,8 @@ class Engine:
             slice_s=config.time_slice_s,
         )
         seed = random.Random(secrets.randbits(64))
-        self.manager = JobManager(limits=limits, tuning=tuning or Tuning(), rng=seed)
+        own = None if parts.network is None else parts.network.identity.peer_id
+        self.manager = JobManager(limits=limits, tuning=tuning or Tuning(), rng=seed, own=own)
         self._context = Context(
             parts=parts,
             post=self.post,

@@ -117,6 +117,8 @@ class FileWork:
                 self._spawn(self._watch.run(), "ask near")
             case cmd.StopAsking():
                 self._stop_asking()
+            case cmd.PublishClaim():
+                self._context.parts.claims.put(command)
             case cmd.PrepareFile(length=length):
                 self._spawn(self._prepare_file(length), "prepare")
             case cmd.FetchRange():
@@ -174,6 +176,7 @@ class FileWork:
     async def close(self) -> None:
         """Stop asking and fetching, and close the part file; it stays on the disk."""
         self._stop_asking()
+        self._context.parts.claims.forget(self.file)
         self._judge.withdraw()
         await self.fetches.end()
         await self.settled()

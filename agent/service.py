@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from agent.api import make_app, serving
 from agent.cache_settings import CacheSettings, limits_of
+from agent.claims import ClaimBoard
 from agent.client import socket_path
 from agent.config import Config
 from agent.context import Parts, Switches
@@ -128,8 +129,10 @@ class Service:
         origin = OriginClient(workers, OriginSettings(ca_file=config.ca_file))
         stack.push_async_callback(origin.close)
         listener = _Listener()
-        network = await _open_network(config, cache, workers, listener)
+        claims = ClaimBoard()
+        network = await _open_network(config, cache, workers, listener, claims)
         if network is not None:
+            claims.changed = network.changed
             stack.push_async_callback(network.close)
         parts = Parts(
             config=config,
@@ -139,6 +142,7 @@ class Service:
             origin=origin,
             cache=cache,
             network=network,
+            claims=claims,
             throttles=Throttles(),
             switches=_switches(config, set_here),
             problems=[],
@@ -229,7 +233,7 @@ async def _open_cache(config: Config, set_here: CacheSettings, workers: Workers)
 
 
 async def _open_network(
-    config: Config, cache: PeerCache, workers: Workers, listener: _Listener
+    config: Config, cache: PeerCache, workers: Workers, listener: _Listener, claims: ClaimBoard
 ) -> PeerNetwork | None:
     """The group's network, or None without a group: zeroconf and cryptography are not even imported then."""
     if config.group_key is None and config.group_ca_file is None:
@@ -237,7 +241,7 @@ async def _open_network(
     from peer.network import PeerNetwork
 
     try:
-        return await PeerNetwork.open(_network_settings(config), cache, workers, listener)
+        return await PeerNetwork.open(_network_settings(config), cache, workers, listener, claims=claims.find)
     except PeerError as error:
         raise ConfigError(str(error)) from error
     except OSError as error:

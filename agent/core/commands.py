@@ -55,6 +55,17 @@ class StopAsking(_FileCommand):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishClaim(_FileCommand):
+    """Tell peers what this transfer is fetching from the origin, and whether it wants the content at all. Owes
+    nothing. Replaces what was said of this file before; without content ids, nothing is said any more."""
+
+    content_ids: tuple[ContentId, ...]
+    layout: ChunkLayout
+    chunks: Bitfield
+    wants: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareFile(_FileCommand):
     """Create (or reopen) the part file and reserve `length` bytes (None: unknown). Before any fetch.
 
@@ -252,6 +263,7 @@ Action = (
     ProbeOrigin
     | AskNear
     | StopAsking
+    | PublishClaim
     | PrepareFile
     | FetchRange
     | AbortFetch

@@ -14,7 +14,8 @@ from agent.core.origin_share import OriginShare
 from agent.core.proof import Expected, allowed
 from agent.core.publishing import Publishing
 from agent.core.requests import InFlight, Requests
-from agent.core.sources import SourceBook, SourceId, SourceKind, kind_of, peer_of, peer_source
+from agent.core.source_book import SourceBook
+from agent.core.sources import SourceId, SourceKind, kind_of, peer_of, peer_source
 from agent.core.spec import Tally, TransferSpec
 from peer.core.failure import Failure, FailureKind
 from peer.core.standing import Offence

@@ -14,6 +14,7 @@ from typing import assert_never
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.chunks import ChunkBook
+from agent.core.crowd import Crowd
 from agent.core.demand import Demand, Filling
 from agent.core.evidence import Concerned, Evidence
 from agent.core.facts import OriginFacts
@@ -22,12 +23,14 @@ from agent.core.origin_share import OriginShare
 from agent.core.publishing import Publishing
 from agent.core.requests import InFlight, Requests
 from agent.core.saving import SaveClock
-from agent.core.scheduler import Assignment, View, astray, plan
-from agent.core.sources import ORIGIN, SourceBook, SourceId, SourceKind, kind_of, peer_of
+from agent.core.saying import NOTHING, Said
+from agent.core.scheduler import Assignment, View, astray, left_to_origin, plan
+from agent.core.source_book import SourceBook
+from agent.core.sources import ORIGIN, SourceId, SourceKind, kind_of, peer_of
 from agent.core.spec import Restored, Tally, TransferSpec
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind
-from peer.core.voucher import Voucher
+from peer.core.voucher import PeerId, Voucher
 from validation.content import (
     MAX_CONTENT_BYTES,
     MIN_CHUNK_BYTES,
@@ -54,6 +57,8 @@ class Means:
     requests: Requests
     demand: Demand
     publishing: Publishing
+    own: PeerId | None = None
+    """This agent, as its group knows it; None without a group."""
 
 
 class Fetching:
@@ -72,6 +77,7 @@ class Fetching:
         self._publishing = means.publishing
         chunk_bytes = self.chunks.layout.chunk_bytes if self.chunks is not None else 0
         self._sources = SourceBook(self._tuning, chunk_bytes)
+        self._crowd = Crowd(self._tuning, self._sources, self._requests, means.own)
         self._share = OriginShare(self._tuning)
         self._evidence = None if self.chunks is None else self._new_evidence(self.chunks)
         self._filling = Filling(self._tuning, chunk_bytes or MIN_CHUNK_BYTES) if spec.on_demand else None
@@ -159,12 +165,33 @@ class Fetching:
         """Why nothing can go on: nothing in flight, nothing being digested, and the origin failed."""
         if self._requests or (self.chunks is not None and self.chunks.digesting) or self.complete:
             return None
-        return self._share.failure
+        if self._share.failure is None or self.chunks is None or self._crowd.alone:
+            return self._share.failure
+        view = self._view(self.chunks, NO_CHUNKS, self._now, True)
+        return self._share.failure if left_to_origin(view) else None  # others have it, or will soon
+
+    @property
+    def said(self) -> Said:
+        """What peers may know now: whoever waits for us must not wait for nothing."""
+        if self._crowd.alone or self.chunks is None or not self._publishing.at_once:
+            return NOTHING
+        entry = self._requests.of_origin
+        claimed = NO_CHUNKS if entry is None or entry.aborting else entry.chunks
+        wants = self._share.failure is None and not self._demand.active
+        if not claimed and not wants:
+            return NOTHING
+        ids, layout = self._publishing.content_ids, self.chunks.layout
+        return Said(content_ids=ids, layout=layout, claimed=claimed, wants=wants)
 
     def deadline(self) -> float | None:
         """When time alone changes something."""
         filling = None if self._filling is None else self._filling.deadline()
-        candidates = [self._save.deadline(), filling, *self._sources.changes(self._now)]
+        candidates = [
+            self._save.deadline(),
+            filling,
+            *self._sources.changes(self._now),
+            *self._crowd.doubts(self._now),
+        ]
         return min((at for at in candidates if at is not None), default=None)
 
     # --- beginning and ending --------------------------------------------------------------------------------
@@ -206,6 +233,7 @@ class Fetching:
         """Ask for nothing more, and make safe what is held."""
         self.abort_all(out)
         self._sources.forget()
+        self._crowd.rest()
         out.append(cmd.StopAsking(file=self._spec.file))
         self._record(cmd.Durability.POWER, now, out)
         self._tell(now, out)
@@ -236,8 +264,8 @@ class Fetching:
         self._now = now
         self._stale = self._stale or not isinstance(event, ev.RangeArrived)
         match event:
-            case ev.SourceOffered(source=source, have=have, claimed=claimed):
-                self._sources.offered(source, have, claimed, now)
+            case ev.SourceOffered(source=source, have=have, claimed=claimed, wants=wants):
+                self._sources.offered(source, have, claimed, now, wants=wants)
                 self._hand_over(source, have, now, out)
             case ev.SourceLost(source=source):
                 self._sources.lost(source)
@@ -260,16 +288,20 @@ class Fetching:
         if unchanged or self.complete or self.changed or self._requests.orphans:
             return
         self._stale = False
-        self._look_again = min(self._sources.changes(now), default=math.inf)
         if self.chunks is None:
+            self._look_again = math.inf
             if not self._requests and self._share.failure is None:
                 self._stream_bytes = 0
                 most = min(self._spec.maximum_bytes or MAX_CONTENT_BYTES, MAX_CONTENT_BYTES)
                 self._open(ORIGIN, ByteRange(0, most), NO_CHUNKS, now, out)
             return
         view = self._view(self.chunks, self._requests.chunks, now, near)
-        for assignment in plan(view, self._tuning, self._rng):
+        made = plan(view, self._tuning, self._rng)
+        for assignment in made:
             self._commit(assignment, self.chunks, now, out)
+        for entry in self._crowd.doubt(view, made, now):
+            self._abort(entry, out)
+        self._look_again = min((*self._sources.changes(now), *self._crowd.doubts(self._now)), default=math.inf)
 
     def turn(self, now: float, out: list[cmd.Command], near: bool) -> None:
         """Other bytes are wanted first: the origin's request ends unless it is about to bring them."""
@@ -286,6 +318,7 @@ class Fetching:
 
     def write_down(self, now: float, out: list[cmd.Command]) -> None:
         """Record progress when a limit is reached, and tell of new bytes when that is due."""
+        self._now = now
         durability = self._save.due(now)
         if durability is not None:
             self._record(durability, now, out)
@@ -298,6 +331,7 @@ class Fetching:
         begun = NO_CHUNKS
         if self._share.last_chunk is not None and self._share.last_chunk < chunks.layout.count:
             begun = Bitfield(1 << self._share.last_chunk)
+        shared = self._sources.any_peer or not self._crowd.alone
         return View(
             layout=chunks.layout,
             missing=Bitfield(chunks.missing & self._demand.goal(chunks.layout) & ~in_flight),
@@ -306,8 +340,11 @@ class Fetching:
             near=self._sources.near(now) if near else (),
             near_slots=max(0, self._tuning.near_requests - len(self._requests.near)),
             origin=self._share.readiness(self._engaged()),
-            origin_chunks=self._share.run_length(chunks.layout, near and self._sources.any_peer),
+            origin_chunks=self._share.run_length(chunks.layout, near and shared),
             cursor=self._demand.cursor(chunks.layout),
+            owners=self._crowd.owners(self._publishing.content_ids, chunks.layout, now) if near else None,
+            hunger=self._crowd.hunger(now),
+            top_up=near and self._tops_up(now),
         )
 
     def _engaged(self) -> bool:
@@ -335,7 +372,9 @@ class Fetching:
         self, source: SourceId, item: ByteRange, chunks: Bitfield, now: float, out: list[cmd.Command]
     ) -> None:
         entry = self._requests.open(source, item, chunks, now)
-        self._sources.took(source)
+        self._sources.took(source, now)
+        if kind_of(source) is SourceKind.PEER:
+            self._crowd.near_flow.begin(now)
         out.append(cmd.FetchRange(file=self._spec.file, request=entry.request, source=source, item=item))
 
     def _hand_over(self, source: SourceId, have: Bitfield, now: float, out: list[cmd.Command]) -> None:
@@ -345,9 +384,14 @@ class Fetching:
             return
         if self._share.whole_only or not self._sources.usable(source, now):
             return
-        current = 1 << (entry.cursor // self.chunks.layout.chunk_bytes)
-        if have & entry.chunks & ~self._evidence.origin_only & ~current:
+        near = Bitfield(have & ~self._evidence.origin_only)
+        if self._crowd.overtaken(entry, near, self.chunks.layout.chunk_bytes) and not self._tops_up(now):
             self._abort(entry, out)
+
+    def _tops_up(self, now: float) -> bool:
+        chunks = self.chunks
+        missing = 0 if chunks is None else chunks.layout.length - chunks.held.total
+        return self._crowd.tops_up(self._spec, missing, now)
 
     def _leave_sibling(self, source: SourceId, out: list[cmd.Command]) -> None:
         """A file that leads no more may hold other content already: what is being copied from it does not count."""
@@ -374,11 +418,17 @@ class Fetching:
             self._share.arrived(item, 0, now)
         elif entry.source == ORIGIN:
             self._share.arrived(item, self.chunks.layout.chunk_bytes, now)
-            for chunk in self.chunks.arrived_from_origin(item):
+            whole = self.chunks.arrived_from_origin(item)
+            if whole:
+                self._sources.claims.took((now - entry.mark) / len(whole))
+                entry.mark = now
+            for chunk in whole:
                 entry.chunks = Bitfield(entry.chunks & ~(1 << chunk))
                 self._evidence.ask_digest(chunk, out)
         else:
             self.chunks.arrived_from_near(item)
+            self._crowd.near_flow.add(item.length, now)
+            self._stale = self._sources.moved(entry.source, now) or self._stale
         if self._filling is not None and entry.source == ORIGIN:
             self._filling.grew(item, now)
         if self.held_bytes > self._tally.best:
@@ -407,7 +457,8 @@ class Fetching:
         elif (fault := self._evidence.judge_delivery(entry, event.vouchers, out)) is not None:
             self._sources.failed(entry.source, fault, self._now)
         else:
-            self._sources.delivered(entry.source)
+            chunk_s = (self._now - entry.began) / max(1, entry.chunks.bit_count())
+            self._sources.delivered(entry.source, chunk_s)
 
     def _failed(self, request: ev.RequestId, failure: Failure, now: float) -> None:
         entry = self._requests.close(request)

@@ -20,6 +20,7 @@ from agent.core.sources import FileId
 from agent.core.spec import TransferSpec
 from agent.core.transfer import FileTransfer, Phase
 from agent.core.tuning import Tuning
+from peer.core.voucher import PeerId
 from validation.ranges import ByteRange
 
 __all__ = [
@@ -51,7 +52,11 @@ class EndingJobError(Exception):
 class JobManager:
     """The owner of all jobs. One call at a time; `take()` hands out the commands since the last one."""
 
-    def __init__(self, *, limits: QueueLimits, tuning: Tuning, rng: random.Random) -> None:
+    def __init__(
+        self, *, limits: QueueLimits, tuning: Tuning, rng: random.Random, own: PeerId | None = None
+    ) -> None:
+        """`own`: this agent, as its group knows it; None without a group."""
+        self._own = own
         self._running = Running(Queue(limits), first_delivery=1 + rng.getrandbits(40))
         self._tuning = tuning
         self._rng = rng
@@ -297,7 +302,7 @@ class JobManager:
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _append(self, job: Job, new: NewTransfer) -> JobFile:
-        transfer = FileTransfer(new.spec, self._tuning, self._rng, new.restored)
+        transfer = FileTransfer(new.spec, self._tuning, self._rng, new.restored, self._own)
         file = JobFile(index=len(job.files), transfer=transfer)
         self._running.adopt(job, file)
         return file

@@ -26,7 +26,7 @@ class OriginShare:
         self.last_chunk: int | None = None
         """The chunk in which the origin's last bytes lie: finished first."""
         self._tuning = tuning
-        self._rate: float | None = None
+        self.rate: float | None = None
         self._since: tuple[float, int] | None = None
         self._total = 0
 
@@ -51,7 +51,7 @@ class OriginShare:
         """
         if not shared or not self._promised:
             return None
-        aimed = max(float(self._tuning.origin_share_bytes), (self._rate or 0.0) * self._tuning.origin_share_s)
+        aimed = max(float(self._tuning.origin_share_bytes), (self.rate or 0.0) * self._tuning.origin_share_s)
         return max(1, int(aimed) // layout.chunk_bytes)
 
     def arrived(self, item: ByteRange, chunk_bytes: int, now: float) -> None:
@@ -62,7 +62,7 @@ class OriginShare:
         if self._since is None:
             self._since = (now, self._total)
         elif now - self._since[0] >= 0.5:
-            self._rate = (self._total - self._since[1]) / (now - self._since[0])
+            self.rate = (self._total - self._since[1]) / (now - self._since[0])
             self._since = (now, self._total)
 
     def succeeded(self) -> None:

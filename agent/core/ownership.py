@@ -7,6 +7,7 @@ only its own chunks change hands. Never knows: what anybody has, time, requests.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -39,6 +40,7 @@ class Ownership:
         self._members = {own: scores(content, count, own)}
         self._owner = [own] * count
         self._owned: dict[PeerId, Bitfield] = {own: Bitfield((1 << count) - 1)}
+        self._seconds: Bitfield | None = None
 
     @property
     def others(self) -> tuple[PeerId, ...]:
@@ -50,6 +52,30 @@ class Ownership:
         """The chunks that we are to ask the origin for."""
         return self._owned[self._own]
 
+    @property
+    def seconds(self) -> Bitfield:
+        """The chunks of others that would be ours without their owners."""
+        if self._seconds is None:
+            mine, won = self._members[self._own], 0
+            rivals = [(peer, line) for peer, line in self._members.items() if peer != self._own]
+            for chunk, owner in enumerate(self._owner):
+                best = (mine[chunk], self._own)
+                beaten = owner == self._own or any(
+                    (line[chunk], peer) > best for peer, line in rivals if peer != owner
+                )
+                won |= 0 if beaten else 1 << chunk
+            self._seconds = Bitfield(won)
+        return self._seconds
+
+    def become(self, others: Iterable[PeerId]) -> None:
+        """Exactly these want it beside us."""
+        wanted = set(others)
+        for peer in self.others:
+            if peer not in wanted:
+                self.leave(peer)
+        for peer in sorted(wanted):
+            self.join(peer)
+
     def owned_by(self, peer: PeerId) -> Bitfield:
         """The chunks of another one; none when it does not want the content."""
         return self._owned.get(peer, NO_CHUNKS)
@@ -58,6 +84,7 @@ class Ownership:
         """It wants the content too."""
         if peer in self._members:
             return
+        self._seconds = None
         mine = self._members[peer] = scores(self._content, self._count, peer)
         won = 0
         for chunk, owner in enumerate(self._owner):
@@ -71,6 +98,7 @@ class Ownership:
         """It does not want the content any more, or is gone: the next in line own its chunks."""
         if peer == self._own or peer not in self._members:
             return
+        self._seconds = None
         del self._members[peer]
         left = self._owned.pop(peer)
         while left:

@@ -39,6 +39,11 @@ class Publishing:
         """Something is left to say once the whole file was accepted."""
         return self._waits or self.content_ids != self.url_ids
 
+    @property
+    def at_once(self) -> bool:
+        """Chunks are offered as soon as they are proven."""
+        return self._serve is ServeUse.ALLOWED and not self._waits and bool(self.url_ids)
+
     def name(self, names: Names) -> None:
         """The ids are these from now on. What was offered under others is remembered: it is the same content."""
         if self.published:

@@ -24,6 +24,8 @@ class InFlight:
     chunks: Bitfield
     cursor: int
     began: float
+    mark: float
+    """When it began, or its last chunk became whole."""
     aborting: bool = False
     orphan: bool = False
     """What it was for is forgotten: it only has to end, before anything else is written."""
@@ -56,7 +58,7 @@ class Requests:
     def open(self, source: SourceId, item: ByteRange, chunks: Bitfield, now: float) -> InFlight:
         """A new request begins."""
         request = RequestId(self.number())
-        entry = InFlight(request, source, item, chunks, item.start, now)
+        entry = InFlight(request, source, item, chunks, item.start, now, now)
         self._open[request] = entry
         return entry
 

@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
+from agent.core.ownership import Ownership
 from agent.core.sources import ORIGIN, NearSource, SourceId, SourceKind, kind_of
 from agent.core.tuning import Tuning
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout, chunks_in
@@ -45,6 +46,12 @@ class View:
     """Longest run for one origin request; None: as long as it goes."""
     cursor: ChunkIndex | None = None
     """Everything goes in order from here, around the end. None: rarest first, or what suits the group."""
+    owners: Ownership | None = None
+    """Who asks the origin for which chunk, when others want the content too. None: nobody else does."""
+    hunger: int = 0
+    """How many times longer than it should take we have waited for chunks that nobody claims."""
+    top_up: bool = False
+    """Near sources are too slow for this job: the origin may bring what they have, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +66,11 @@ class Assignment:
     def chunks(self) -> Bitfield:
         """The same as a set."""
         return Bitfield(((1 << (self.last - self.first + 1)) - 1) << self.first)
+
+
+def left_to_origin(view: View) -> Bitfield:
+    """Missing chunks that no near source has or is about to have."""
+    return _left_to_origin(view)
 
 
 def plan(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
@@ -87,17 +99,18 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     slots = {source.source: source.free_slots for source in view.near}
     left, made = view.near_slots, []
     rarity = _rarity(view.near, wanted)
-    longest = max(1, min(tuning.near_request_chunks, tuning.near_request_bytes // view.layout.chunk_bytes))
+    in_turn = _in_turn(view.near, rng)
     progress = True
     while progress and left > 0 and wanted:
         progress = False
-        for source in view.near:
+        for source in in_turn:
             candidates = Bitfield(wanted & source.have)
             if left <= 0 or slots[source.source] <= 0 or not candidates:
                 continue
             in_order = view.cursor is not None
             first = _first_from(candidates, view.cursor) if in_order else _pick(candidates, source, rarity, rng)
-            assignment = Assignment(source=source.source, first=first, last=_run(candidates, first, longest))
+            last = _run(candidates, first, _longest(view, source, tuning))
+            assignment = Assignment(source=source.source, first=first, last=last)
             made.append(assignment)
             wanted = Bitfield(wanted & ~assignment.chunks)
             slots[source.source] -= 1
@@ -106,21 +119,80 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     return made
 
 
+def _in_turn(near: tuple[NearSource, ...], rng: random.Random) -> list[NearSource]:
+    """Nearest kind first; among peers who carries least for us, else by chance, so that uploads stay even."""
+    if sum(kind_of(source.source) is SourceKind.PEER for source in near) < 2:
+        return list(near)
+    drawn = [(kind_of(source.source).value, source.in_flight, rng.random(), source) for source in near]
+    return [source for *_, source in sorted(drawn, key=lambda each: each[:3])]
+
+
+def _longest(view: View, source: NearSource, tuning: Tuning) -> int:
+    """Chunks in one request: what others want as well goes out chunk by chunk, so that they can pass it on."""
+    if view.owners is not None and view.owners.others and kind_of(source.source) is SourceKind.PEER:
+        return 1
+    return max(1, min(tuning.near_request_chunks, tuning.near_request_bytes // view.layout.chunk_bytes))
+
+
 def _far(view: View, missing: Bitfield, rng: random.Random) -> Assignment | None:
     if view.origin is OriginReadiness.ENGAGED or not missing:
         return None
     left = Bitfield(missing & _left_to_origin(view))
+    if view.origin is OriginReadiness.WHOLE_ONLY:
+        last = ChunkIndex(view.layout.count - 1)
+        return Assignment(source=ORIGIN, first=ChunkIndex(0), last=last) if left and _whole_is_ours(view) else None
+    chosen = _share(view, left, rng)
+    if chosen is None and view.top_up:
+        chosen = _share(view, Bitfield(missing & ~_claimed(view)), rng)
+    return chosen
+
+
+def _share(view: View, left: Bitfield, rng: random.Random) -> Assignment | None:
+    """What to ask of the origin now, of what is left to it."""
     if not left:
         return None
-    if view.origin is OriginReadiness.WHOLE_ONLY:
-        return Assignment(source=ORIGIN, first=ChunkIndex(0), last=ChunkIndex(view.layout.count - 1))
     if view.cursor is not None:
-        first = _first_from(left, view.cursor)
-        return Assignment(source=ORIGIN, first=first, last=_run(left, first, view.origin_chunks))
+        return _from(left, _first_from(left, view.cursor), view.origin_chunks)
+    owners = view.owners if view.owners is not None and view.owners.others else None
+    ours = left if owners is None else Bitfield(left & (owners.ours | view.origin_only))
     begun = Bitfield(left & view.begun)
-    in_order = bool(begun) or view.origin_chunks is None
-    first = next(chunks_in(begun or left)) if in_order else _random_chunk(left, rng)
-    return Assignment(source=ORIGIN, first=first, last=_run(left, first, view.origin_chunks))
+    if begun:
+        first = next(chunks_in(begun))
+        return _from(Bitfield(ours | begun), first, view.origin_chunks)
+    if owners is None:
+        first = next(chunks_in(left)) if view.origin_chunks is None else _random_chunk(left, rng)
+        return _from(left, first, view.origin_chunks)
+    if ours:
+        return _from(ours, next(chunks_in(ours)), view.origin_chunks)
+    taken = _of_others(owners, left, view.hunger, rng)
+    return None if taken is None else Assignment(source=ORIGIN, first=taken, last=taken)
+
+
+def _of_others(owners: Ownership, left: Bitfield, hunger: int, rng: random.Random) -> ChunkIndex | None:
+    """A chunk that belongs to another and is not claimed: helping who has most of them left.
+
+    Owners go up and helpers come down, each of them to the chunks it is next in line for, and the lowest is left to
+    its owner: so nobody asks for what another asks for in the same moment. After hunger, first the next in line
+    may take that too, and then everybody.
+    """
+    if hunger > 1:
+        return _random_chunk(left, rng)
+    if hunger == 1 and left & owners.seconds:
+        return _highest(Bitfield(left & owners.seconds))
+    theirs = [Bitfield(left & owners.owned_by(peer)) for peer in owners.others]
+    for chunks in sorted(theirs, key=int.bit_count, reverse=True):
+        spare = Bitfield(chunks & (chunks - 1) & owners.seconds) if chunks else NO_CHUNKS
+        if spare:
+            return _highest(spare)
+    return None
+
+
+def _whole_is_ours(view: View) -> bool:
+    """Of those who want it, one asks for the whole."""
+    owners = view.owners
+    if owners is None or not owners.others or view.hunger > 1:
+        return True
+    return bool((owners.ours | (owners.seconds if view.hunger else NO_CHUNKS)) & 1)
 
 
 def _left_to_origin(view: View) -> Bitfield:
@@ -129,6 +201,21 @@ def _left_to_origin(view: View) -> Bitfield:
     for source in view.near:
         near = Bitfield(near | source.claimed | (NO_CHUNKS if source.cooling else source.have))
     return Bitfield(view.missing & (~near | view.origin_only))
+
+
+def _claimed(view: View) -> Bitfield:
+    claimed = NO_CHUNKS
+    for source in view.near:
+        claimed = Bitfield(claimed | source.claimed)
+    return claimed
+
+
+def _from(field: Bitfield, first: ChunkIndex, longest: int | None) -> Assignment:
+    return Assignment(source=ORIGIN, first=first, last=_run(field, first, longest))
+
+
+def _highest(field: Bitfield) -> ChunkIndex:
+    return ChunkIndex(field.bit_length() - 1)
 
 
 def _first_from(field: Bitfield, cursor: ChunkIndex | None) -> ChunkIndex:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 
 from agent.core.facts import OriginFacts
 from agent.core.integrity import Integrity
@@ -36,6 +36,15 @@ class ServeUse(Enum):
     NEVER = "never"
 
 
+class OriginUse(StrEnum):
+    """What is to be saved while others have, or want, the same content."""
+
+    LEAST_ORIGIN = "least-origin"
+    """The origin brings only what no working near source has. The default."""
+    LEAST_TIME = "least-time"
+    """… and whatever the near sources cannot deliver in time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedRange:
     """Consecutive bytes of the remote file, as the job names them (bits-reference 1.7)."""
@@ -66,6 +75,9 @@ class TransferSpec:
     """Parts of it are asked for while it lives (bits-reference 1.11)."""
     maximum_bytes: int | None = None
     """More than this is an error; None: no limit."""
+    origin_use: OriginUse = OriginUse.LEAST_ORIGIN
+    origin_floor: int | None = None
+    """Bytes per second from near sources below which the origin tops up; None: it does not."""
 
 
 @dataclass(slots=True)
@@ -77,6 +89,7 @@ class Tally:
     """From the own cache or a sibling."""
     by_peer: dict[PeerId, int] = field(default_factory=dict)
     discarded: int = 0
+    """Received in vain: corrupt, abandoned, or brought twice."""
     best: int = 0
     """Most bytes that were ever held at once. Only what goes beyond it is progress: bytes that are thrown away
     and fetched again, however often, are none."""

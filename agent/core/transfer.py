@@ -24,11 +24,13 @@ from agent.core.holding import Holding
 from agent.core.integrity import Integrity
 from agent.core.publishing import Publishing
 from agent.core.requests import Requests
+from agent.core.saying import NOTHING, Saying
 from agent.core.spec import Decision, NearUse, Restored, ServeUse, Snapshot, Tally, TransferSpec
 from agent.core.troubles import Troubles
 from agent.core.tuning import Tuning
 from peer.core.failure import LOCAL, Failure, FailureKind
-from validation.content import ChunkLayout, ContentId, chunks_in
+from peer.core.voucher import PeerId
+from validation.content import Bitfield, ChunkLayout, ContentId, chunks_in
 from validation.ranges import ByteRange
 
 
@@ -69,8 +71,14 @@ class FileTransfer:
     """One file on its way. Pure: same events, same `now`, same seed give the same commands."""
 
     def __init__(
-        self, spec: TransferSpec, tuning: Tuning, rng: random.Random, restored: Restored | None = None
+        self,
+        spec: TransferSpec,
+        tuning: Tuning,
+        rng: random.Random,
+        restored: Restored | None = None,
+        own: PeerId | None = None,
     ) -> None:
+        """`own`: this agent, as its group knows it; None without a group."""
         before = Snapshot() if restored is None else restored.snapshot
         self.spec = spec
         self.phase = Phase.DONE if before.finished else Phase.IDLE
@@ -90,7 +98,9 @@ class FileTransfer:
             requests=Requests(),
             demand=self._demand,
             publishing=Publishing(spec),
+            own=own,
         )
+        self._saying = Saying(spec.file)
         self._troubles = Troubles(spec, tuning, rng)
         self._held = Holding(spec, self._means, restored)
         self._near_refused = before.near is NearUse.NEVER
@@ -152,6 +162,16 @@ class FileTransfer:
         """What is held and proven; None until the origin has answered, and for unknown lengths."""
         return self._held.chunks
 
+    @property
+    def claim(self) -> Bitfield:
+        """The chunks that it is fetching from the origin now, as peers are told."""
+        return self._saying.said.claimed
+
+    @property
+    def wants(self) -> bool:
+        """Peers are told that it takes part in bringing this content."""
+        return self._saying.said.wants
+
     def pieces(self, local: ByteRange) -> list[tuple[ByteRange, int]]:
         """Remote ranges that make up a local one, in order, each with the local offset of its first byte."""
         return self._held.pieces(local)
@@ -198,7 +218,9 @@ class FileTransfer:
             case _:
                 self._phase_event(event, now, out)
         self._advance(now, out)
-        return out
+        fetching = self._held.fetching
+        said = NOTHING if fetching is None or not self._asks_near() else fetching.said
+        return self._saying.news(said) + out
 
     def _phase_event(self, event: PhaseEvent, now: float, out: list[cmd.Command]) -> None:
         match event:

@@ -36,6 +36,32 @@ class Tuning:
     stalled origin is found out"""
     claim_rate_bytes_per_s: int = 64 * 1024
     """… and the time one chunk takes at this rate: a slow origin shared by many is no reason to ask it twice."""
+    least_claim_s: float = 1.5
+    """Once it is known how long a chunk takes, a claim is believed for at least this: news take 0.15 s each way"""
+    claim_paces: float = 3.0
+    """… or for so many times what a chunk took on average"""
+    claim_grace_s: float = 1.0
+    """… and this, for the hand-over."""
+    hunger_s: float = 3.0
+    """So long chunks that nobody claims are left to their owners while nothing is known of the pace."""
+    spreading_requests: int = 2
+    """Requests in flight at one peer, of one chunk each, while others want the content too: what everybody asks of
+    one peer at once comes late to all (measured in virtual time)."""
+    quiet_first_s: float = 0.75
+    """A peer that has sent nothing so long after a first request is not counted on, until it does"""
+    quiet_s: float = 1.5
+    """… and after it has delivered before."""
+    busy_s: float = 5.0
+    """A peer that does nothing but say it is busy is counted on for this long."""
+    tail_s: float = 0.5
+    """At the end, a request to a peer may take at least this"""
+    tail_paces: float = 2.0
+    """… and this many times the mean, before another source is asked instead."""
+    foreign_chunks: int = 4
+    """An origin request with at least so many chunks of those who came later ends early: a new one costs a round
+    trip and what was on its way, about a chunk."""
+    rate_s: float = 2.0
+    """The rate of near sources is taken over about this time."""
     note_bytes: int = 4 * MIB
     """Progress is noted in the journal after this many new bytes: with the buffers in flight, a `kill -9` costs
     less than 8 MiB."""

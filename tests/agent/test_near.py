@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from agent import near as near_module
+from agent.claims import ClaimBoard
 from agent.context import Context, Parts
 from agent.core.commands import AskNear
 from agent.core.events import FileEvent, NearAnswered, SourceLost, SourceOffered
@@ -92,6 +93,7 @@ async def asking(
     """`agent` looks for the content until the end of the block."""
     absent = cast("Any", None)
     parts = Parts(
+        claims=ClaimBoard(),
         config=absent,
         journal=absent,
         workers=absent,

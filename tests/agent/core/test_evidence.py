@@ -14,7 +14,8 @@ from agent.core.naming import Names
 from agent.core.origin_share import OriginShare
 from agent.core.publishing import Publishing
 from agent.core.requests import InFlight, Requests
-from agent.core.sources import CACHE, SourceBook, SourceId, peer_source
+from agent.core.source_book import SourceBook
+from agent.core.sources import CACHE, SourceId, peer_source
 from agent.core.spec import ServeUse, Tally
 from agent.core.tuning import Tuning
 from peer.core.failure import FailureKind

@@ -187,10 +187,19 @@ def test_a_restored_chunk_that_was_damaged_is_fetched_again_and_nobody_is_blamed
 # --- failures ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [FailureKind.STALLED, FailureKind.CONNECTION_CLOSED, FailureKind.BUSY])
+@pytest.mark.parametrize("kind", [FailureKind.STALLED, FailureKind.CONNECTION_CLOSED])
 def test_a_peer_that_fails_cools_off_while_the_origin_goes_on(kind: FailureKind) -> None:
     play = Playbook(draw(ours="-", peer_a="*"))
     play >> failed(PEER_A, kind) << fetch(ORIGIN, chunk=0)
+    play.check()
+
+
+def test_a_busy_peer_is_waited_for_a_moment() -> None:
+    play = Playbook(draw(ours="-", peer_a="*"))
+    play >> failed(PEER_A, FailureKind.BUSY)
+    play >> ticked() << fetch(PEER_A, chunk=0)
+    play >> failed(PEER_A, FailureKind.BUSY)
+    play >> ticked() << fetch(ORIGIN, chunk=0)
     play.check()
 
 
@@ -306,6 +315,8 @@ def test_a_claimant_that_delivers_is_waited_for_longer() -> None:
     play = Playbook(draw(ours="--", peer_a="cc"))
     play >> ticked(14.0)
     play >> offered(PEER_A, [0], claimed=[1]) << fetch(PEER_A, chunk=0)
+    play >> received(PEER_A) << digest(0)
+    play >> digested(0) << publish(0)
     play >> ticked(14.0)
     play.check()
 

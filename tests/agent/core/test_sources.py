@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from agent.core.source_book import SourceBook
 from agent.core.sources import (
     CACHE,
     ORIGIN,
     FileId,
-    SourceBook,
     SourceKind,
     kind_of,
     peer_of,
@@ -85,7 +85,30 @@ def test_busy_is_no_strike_and_its_wait_is_bounded() -> None:
     sources = book(A)
     for _ in range(9):
         sources.failed(A, Failure(kind=FailureKind.BUSY, message="busy", retry_after_s=3600.0), 10.0)
-    assert list(sources.changes(10.0)) == [15.0]
+    assert max(sources.changes(10.0)) == 15.0
+
+
+def test_a_busy_peer_is_counted_on_for_a_while_and_longer_when_it_has_delivered() -> None:
+    busy = Failure(kind=FailureKind.BUSY, message="busy")
+    tuning = Tuning()
+    fresh, known = book(A), book(A)
+    known.delivered(A, 0.1)
+    for sources in (fresh, known):
+        sources.failed(A, busy, 10.0)
+        assert (sources.near(10.0)[0].free_slots, sources.near(10.0)[0].cooling) == (0, False)
+    later = 10.0 + tuning.quiet_s
+    assert (fresh.near(later)[0].cooling, known.near(later)[0].cooling) == (True, False)
+    assert known.near(10.0 + tuning.busy_s)[0].cooling
+
+
+def test_a_peer_that_sends_nothing_is_not_counted_on_until_it_does() -> None:
+    tuning, sources = Tuning(), book(A)
+    sources.took(A, 10.0)
+    assert not sources.near(10.0)[0].cooling
+    assert sources.near(10.0 + tuning.quiet_first_s)[0].cooling
+    assert sources.moved(A, 12.0)
+    assert not sources.near(12.0)[0].cooling
+    assert not sources.moved(A, 12.1)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.ABORTED, FailureKind.DISK_FULL, FailureKind.IO_ERROR])

@@ -1,0 +1,131 @@
+"""This transfer among the others that want the same content: who they are, how long we have waited for them, and
+whether near sources are fast enough.
+
+Never knows: digests, phases, how offers travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agent.core.flow import Flow
+from agent.core.ownership import Ownership
+from agent.core.requests import InFlight, Requests
+from agent.core.scheduler import Assignment, OriginReadiness, View, left_to_origin
+from agent.core.source_book import SourceBook
+from agent.core.spec import OriginUse, TransferSpec
+from agent.core.tail import check_at, too_late
+from agent.core.tuning import Tuning
+from peer.core.voucher import PeerId
+from validation.content import Bitfield, ChunkLayout, ContentId
+
+MOST_HUNGER = 2
+
+
+class Crowd:
+    """Those who want one content, as one of them sees it."""
+
+    def __init__(self, tuning: Tuning, sources: SourceBook, requests: Requests, own: PeerId | None) -> None:
+        self.near_flow = Flow(tuning.rate_s)
+        self._tuning = tuning
+        self._sources = sources
+        self._requests = requests
+        self._own = own
+        self._ownership: Ownership | None = None
+        self._named: tuple[ContentId, int] | None = None
+        self._hungry_since: float | None = None
+        self._at_the_end = False
+        """There is nothing more to ask for than what was asked."""
+
+    @property
+    def alone(self) -> bool:
+        """There is no group."""
+        return self._own is None
+
+    def owners(self, content_ids: tuple[ContentId, ...], layout: ChunkLayout, now: float) -> Ownership | None:
+        """Who is to ask the origin for which chunk."""
+        if self._own is None or not content_ids:
+            return None
+        named = (content_ids[0], layout.count)
+        if self._ownership is None or self._named != named:
+            self._ownership, self._named = Ownership(*named, self._own), named
+        self._ownership.become(peer for peer in self._sources.wanting(now) if peer != self._own)
+        return self._ownership
+
+    def overtaken(self, entry: InFlight, have: Bitfield, chunk_bytes: int) -> bool:
+        """Chunks that the origin is about to send can be had near. In a group, also the one it is sending, before
+        half of it is there."""
+        current, done = divmod(entry.cursor, chunk_bytes)
+        kept = 1 << current if self.alone or done >= chunk_bytes // 2 else 0
+        return bool(have & entry.chunks & ~kept)
+
+    # --- waiting for others ----------------------------------------------------------------------------------
+
+    def doubt(self, view: View, made: list[Assignment], now: float) -> list[InFlight]:
+        """After `plan`: what is waited for in vain, or fetched from far though others fetch it. To be aborted."""
+        self._at_the_end = not made and view.near_slots > 0
+        idle = not made and view.origin is OriginReadiness.READY
+        slow = any(now >= self._check_at(entry) for entry in self._requests.near)
+        if not idle or not (slow or left_to_origin(view)):
+            self._hungry_since = None
+        elif self._hungry_since is None:
+            self._hungry_since = now
+        found = (
+            too_late(view, self._requests.near, self._sources.pace_s, self._tuning, now) if self._at_the_end else []
+        )
+        for flight in found:
+            self._sources.shun(flight.source, flight.chunks)
+        return found + self._foreign(view)
+
+    def rest(self) -> None:
+        """Nothing is waited for any more."""
+        self._hungry_since, self._at_the_end = None, False
+
+    def _foreign(self, view: View) -> list[InFlight]:
+        """The origin's request, when it was made before those came who own most of it now."""
+        entry, owners = self._requests.of_origin, view.owners
+        if entry is None or owners is None or not owners.others or view.top_up:
+            return []
+        if view.origin is OriginReadiness.WHOLE_ONLY:
+            return []
+        others = entry.chunks & ~owners.ours & ~(0b11 << (entry.cursor // view.layout.chunk_bytes))
+        return [entry] if others.bit_count() >= self._tuning.foreign_chunks else []
+
+    def doubts(self, now: float) -> Iterator[float]:
+        """When what is waited for is to be looked at again."""
+        hungrier = self._hungrier_at(now)
+        if hungrier is not None:
+            yield hungrier
+        if self._at_the_end:
+            for entry in self._requests.near:
+                first = self._check_at(entry)
+                yield first if first > now else now + self._tuning.tail_s
+
+    def _check_at(self, entry: InFlight) -> float:
+        return check_at(entry, self._sources.pace_s, self._tuning)
+
+    def hunger(self, now: float) -> int:
+        """How many times longer than it should take we have waited."""
+        if self._hungry_since is None:
+            return 0
+        return min(MOST_HUNGER, int((now - self._hungry_since) / self._sources.claims.hunger_s + 1e-9))
+
+    def _hungrier_at(self, now: float) -> float | None:
+        level = self.hunger(now)
+        if self._hungry_since is None or level >= MOST_HUNGER:
+            return None
+        return self._hungry_since + (level + 1) * self._sources.claims.hunger_s
+
+    # --- the job's policy ------------------------------------------------------------------------------------
+
+    def tops_up(self, spec: TransferSpec, missing_bytes: int, now: float) -> bool:
+        """The origin is to bring what near sources have as well."""
+        rate = self.near_flow.rate(now)
+        if rate is None:
+            return False
+        if spec.origin_floor is not None and rate < spec.origin_floor:
+            return True
+        if spec.origin_use is OriginUse.LEAST_ORIGIN:
+            return False
+        chunk_s = self._sources.claims.pace_s or 0.0
+        return rate <= 0.0 or missing_bytes / rate > max(chunk_s, self._tuning.least_claim_s)

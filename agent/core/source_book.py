@@ -1,0 +1,232 @@
+"""The near sources of one transfer: what they offer, what they carry, how often they failed, how fast they are.
+
+Never knows: how bytes travel, addresses, files, which chunk is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from agent.core.claims import Claims
+from agent.core.sources import NearSource, SourceId, SourceKind, kind_of, peer_of
+from agent.core.tuning import Tuning
+from peer.core.failure import LOCAL, Failure, FailureKind
+from peer.core.voucher import PeerId
+from validation.content import NO_CHUNKS, Bitfield
+
+_WEIGHT = 0.3
+_SLOW = 4.0
+"""A peer that takes so many times the mean of all gets one request at a time."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    have: Bitfield
+    claimed: Bitfield
+    wants: bool = False
+    in_flight: int = 0
+    strikes: int = 0
+    cool_until: float = 0.0
+    busy_since: float | None = None
+    """Since when it has said nothing but that it is busy."""
+    heard: float = 0.0
+    """When it last sent a byte, or was given a first request."""
+    pace_s: float | None = None
+    """What a chunk of it takes."""
+    shunned: Bitfield = field(default=NO_CHUNKS)
+    """Chunks that it took too long for."""
+
+
+class SourceBook:
+    """The near sources of one transfer."""
+
+    def __init__(self, tuning: Tuning, chunk_bytes: int = 0) -> None:
+        self.claims = Claims(tuning, chunk_bytes)
+        self.pace_s: float | None = None
+        """What a chunk of a peer takes, in the mean."""
+        self._tuning = tuning
+        self._entries: dict[SourceId, _Entry] = {}
+        self._dropped: set[SourceId] = set()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def any_peer(self) -> bool:
+        """Another agent offers something of this content."""
+        return any(kind_of(source) is SourceKind.PEER for source in self._entries)
+
+    def wanting(self, now: float) -> list[PeerId]:
+        """The peers that fetch this content too and keep what they promise."""
+        return [
+            peer
+            for source, entry in self._entries.items()
+            if (peer := peer_of(source)) is not None and self._takes_part(source, entry, now)
+        ]
+
+    def offered(
+        self, source: SourceId, have: Bitfield, claimed: Bitfield, now: float, *, wants: bool = False
+    ) -> None:
+        """Replace what `source` offers. A source that was dropped stays dropped."""
+        if source in self._dropped:
+            return
+        if kind_of(source) is SourceKind.PEER:
+            self.claims.offered(source, have, claimed, now)
+        entry = self._entries.get(source)
+        if entry is None:
+            self._entries[source] = _Entry(have, claimed, wants)
+        else:
+            entry.have, entry.claimed, entry.wants = have, claimed, wants
+
+    def lost(self, source: SourceId) -> None:
+        """It went away; it may come back."""
+        self._entries.pop(source, None)
+
+    def drop(self, source: SourceId) -> None:
+        """Never use it again in this transfer."""
+        self._entries.pop(source, None)
+        self._dropped.add(source)
+
+    def forget(self) -> None:
+        """Nobody is asked any more; what was dropped stays dropped."""
+        self._entries.clear()
+
+    # --- how requests go -------------------------------------------------------------------------------------
+
+    def took(self, source: SourceId, now: float = 0.0) -> None:
+        """A request was given to it."""
+        if (entry := self._entries.get(source)) is not None:
+            if not entry.in_flight:
+                entry.heard = now
+            entry.in_flight += 1
+
+    def moved(self, source: SourceId, now: float) -> bool:
+        """Bytes of it arrived. True: nothing was expected of it any more."""
+        entry = self._entries.get(source)
+        if entry is None:
+            return False
+        was_silent = self._silent(source, entry, now)
+        entry.heard, entry.busy_since = now, None
+        return was_silent
+
+    def ended(self, source: SourceId) -> None:
+        """One of its requests is over, however."""
+        if (entry := self._entries.get(source)) is not None:
+            entry.in_flight = max(0, entry.in_flight - 1)
+
+    def delivered(self, source: SourceId, chunk_s: float | None = None) -> None:
+        """It did what was asked, each chunk in so long: strikes are forgiven."""
+        if (entry := self._entries.get(source)) is None:
+            return
+        entry.strikes, entry.busy_since = 0, None
+        if chunk_s is not None and kind_of(source) is SourceKind.PEER:
+            entry.pace_s = _mean(entry.pace_s, chunk_s)
+            self.pace_s = _mean(self.pace_s, chunk_s)
+
+    def failed(self, source: SourceId, failure: Failure, now: float) -> None:
+        """Cool off after a failure; drop after the third in a row, or at once when trust is gone."""
+        entry = self._entries.get(source)
+        if entry is None or failure.kind is FailureKind.ABORTED or failure.kind in LOCAL:
+            return
+        if failure.kind is FailureKind.NOT_TRUSTED:
+            self.drop(source)
+            return
+        if failure.kind is FailureKind.BUSY:
+            entry.cool_until = now + min(failure.retry_after_s or 1.0, self._tuning.longest_cool_off_s)
+            entry.busy_since = now if entry.busy_since is None else entry.busy_since
+            return
+        entry.busy_since = None
+        entry.strikes += 1
+        if entry.strikes >= self._tuning.strikes:
+            self.drop(source)
+        else:
+            entry.cool_until = now + self._tuning.cool_off_s * 2 ** (entry.strikes - 1)
+
+    def shun(self, source: SourceId, chunks: Bitfield) -> None:
+        """It takes too long for these chunks: it is not asked for them again."""
+        if (entry := self._entries.get(source)) is not None:
+            entry.shunned = Bitfield(entry.shunned | chunks)
+
+    # --- what the scheduler sees -----------------------------------------------------------------------------
+
+    def near(self, now: float) -> tuple[NearSource, ...]:
+        """Every near source, nearest kind first, then by id, so that a run can be repeated."""
+        spreading = any(entry.wants for entry in self._entries.values())
+        return tuple(
+            NearSource(
+                source=source,
+                have=Bitfield(entry.have & ~entry.shunned),
+                claimed=self._believed(source, entry, now),
+                free_slots=self._free_slots(source, entry, now, spreading),
+                cooling=self._unreliable(source, entry, now),
+                wants=self._takes_part(source, entry, now),
+                in_flight=entry.in_flight,
+            )
+            for source, entry in sorted(self._entries.items(), key=lambda item: (kind_of(item[0]).value, item[0]))
+        )
+
+    def _free_slots(self, source: SourceId, entry: _Entry, now: float, spreading: bool) -> int:
+        if now < entry.cool_until:
+            return 0
+        most = self._tuning.requests_per_source
+        if kind_of(source) is SourceKind.PEER:
+            if spreading:
+                most = min(most, self._tuning.spreading_requests)
+            if entry.pace_s is not None and self.pace_s is not None and entry.pace_s > _SLOW * self.pace_s:
+                most = 1
+        return max(0, most - entry.in_flight)
+
+    def _believed(self, source: SourceId, entry: _Entry, now: float) -> Bitfield:
+        """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
+        if kind_of(source) is SourceKind.SIBLING:
+            return entry.claimed
+        failing = now < entry.cool_until and entry.busy_since is None
+        return NO_CHUNKS if failing or self.claims.late(source, now) else entry.claimed
+
+    def _takes_part(self, source: SourceId, entry: _Entry, now: float) -> bool:
+        return entry.wants and not self.claims.late(source, now)
+
+    def _unreliable(self, source: SourceId, entry: _Entry, now: float) -> bool:
+        if self._silent(source, entry, now):
+            return True
+        if entry.busy_since is not None:
+            return now >= entry.busy_since + self._busy_s(entry)
+        return now < entry.cool_until
+
+    def _busy_s(self, entry: _Entry) -> float:
+        return self._tuning.quiet_s if entry.pace_s is None else self._tuning.busy_s
+
+    def _silent(self, source: SourceId, entry: _Entry, now: float) -> bool:
+        """It was given requests and sends nothing."""
+        return entry.in_flight > 0 and kind_of(source) is SourceKind.PEER and now >= self._silent_at(entry)
+
+    def _silent_at(self, entry: _Entry) -> float:
+        known = entry.pace_s is not None
+        return entry.heard + (self._tuning.quiet_s if known else self._tuning.quiet_first_s)
+
+    def changes(self, now: float) -> Iterator[float]:
+        """When sources that cool off may be asked again, and when nothing is expected of one any more."""
+        for source, entry in self._entries.items():
+            of_peer = kind_of(source) is SourceKind.PEER
+            times = [entry.cool_until, self.claims.until(source) if of_peer else None]
+            times.append(self._silent_at(entry) if entry.in_flight and of_peer else None)
+            times.append(None if entry.busy_since is None else entry.busy_since + self._busy_s(entry))
+            yield from (at for at in times if at is not None and at > now)
+
+    def usable(self, source: SourceId, now: float) -> bool:
+        """It was not dropped and does not cool off."""
+        entry = self._entries.get(source)
+        return entry is not None and now >= entry.cool_until
+
+    def in_sight(self, now: float) -> Bitfield:
+        """Chunks that some source which is not cooling off has."""
+        seen = NO_CHUNKS
+        for entry in self._entries.values():
+            if now >= entry.cool_until:
+                seen = Bitfield(seen | entry.have)
+        return seen
+
+
+def _mean(before: float | None, seconds: float) -> float:
+    return seconds if before is None else before + _WEIGHT * (seconds - before)
