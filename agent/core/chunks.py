@@ -119,6 +119,11 @@ class ChunkBook:
         """Chunks that are wholly held, not proven, and not being digested."""
         return self._whole_among(ChunkIndex(chunk) for chunk in chunks_in(self.missing))
 
+    def is_begun(self, chunk: ChunkIndex) -> bool:
+        """Some of its bytes are held, and not all."""
+        whole = self.layout.range_of(ChunkIndex(chunk))
+        return whole.start < self.next_byte(ChunkIndex(chunk)) < whole.stop
+
     def next_byte(self, chunk: ChunkIndex) -> int:
         """Offset of the first byte of the chunk that is not held (its start, unless it was begun)."""
         gaps = self.held.gaps(self.layout.range_of(chunk))

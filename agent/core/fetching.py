@@ -325,12 +325,13 @@ class Fetching:
         if self._filling is not None and self._filling.due(now):
             self._tell(now, out)
 
-    # --- choosing --------------------------------------------------------------------------------------------
+    # --- choosing
 
     def _view(self, chunks: ChunkBook, in_flight: Bitfield, now: float, near: bool) -> View:
         begun = NO_CHUNKS
-        if self._share.last_chunk is not None and self._share.last_chunk < chunks.layout.count:
-            begun = Bitfield(1 << self._share.last_chunk)
+        last = self._share.last_chunk
+        if last is not None and last < chunks.layout.count and (self._crowd.alone or chunks.is_begun(last)):
+            begun = Bitfield(1 << last)
         shared = self._sources.any_peer or not self._crowd.alone
         return View(
             layout=chunks.layout,
@@ -404,7 +405,7 @@ class Fetching:
             entry.aborting = True
             out.append(cmd.AbortFetch(file=self._spec.file, request=entry.request))
 
-    # --- bytes -----------------------------------------------------------------------------------------------
+    # --- bytes
 
     def _arrived(self, request: ev.RequestId, item: ByteRange, now: float, out: list[cmd.Command]) -> None:
         entry = self._requests.get(request)

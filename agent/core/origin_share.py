@@ -9,7 +9,7 @@ from agent.core.facts import OriginFacts, RangeSupport
 from agent.core.scheduler import OriginReadiness
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind, Persistence
-from validation.content import ChunkLayout
+from validation.content import ChunkIndex, ChunkLayout
 from validation.ranges import ByteRange
 
 _NO_FAULT = frozenset({FailureKind.ABORTED, FailureKind.NO_RANGES, FailureKind.CHANGED})
@@ -23,7 +23,7 @@ class OriginShare:
         """Why nothing may be asked of the origin before the transfer begins again."""
         self.whole_only = False
         self._promised = False
-        self.last_chunk: int | None = None
+        self.last_chunk: ChunkIndex | None = None
         """The chunk in which the origin's last bytes lie: finished first."""
         self._tuning = tuning
         self.rate: float | None = None
@@ -58,7 +58,7 @@ class OriginShare:
         """Bytes of the origin arrived; the rate is taken over half a second or more."""
         self._total += item.length
         if chunk_bytes:
-            self.last_chunk = item.stop // chunk_bytes
+            self.last_chunk = ChunkIndex(item.stop // chunk_bytes)
         if self._since is None:
             self._since = (now, self._total)
         elif now - self._since[0] >= 0.5:
