@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from agent.core.flow import Flow
 from agent.core.ownership import Ownership
 from agent.core.requests import InFlight, Requests
-from agent.core.scheduler import Assignment, OriginReadiness, View, left_to_origin
+from agent.core.scheduler import Assignment, OriginReadiness, View
 from agent.core.source_book import SourceBook
+from agent.core.sources import ORIGIN
 from agent.core.spec import OriginUse, TransferSpec
 from agent.core.tail import check_at, too_late
 from agent.core.tuning import Tuning
 from peer.core.voucher import PeerId
-from validation.content import Bitfield, ChunkLayout, ContentId
+from validation.content import NO_CHUNKS, Bitfield, ChunkLayout, ContentId
 
 MOST_HUNGER = 2
 
@@ -59,14 +60,23 @@ class Crowd:
         kept = 1 << current if self.alone or done >= chunk_bytes // 2 else 0
         return bool(have & entry.chunks & ~kept)
 
+    def claimed(self, now: float) -> Bitfield:
+        """The chunks that we bring into the group: from the origin, or from a peer that only gives."""
+        field = NO_CHUNKS
+        for entry in self._requests:
+            if not entry.aborting and (entry.source == ORIGIN or self._sources.only_gives(entry.source, now)):
+                field = Bitfield(field | entry.chunks)
+        return field
+
     # --- waiting for others ----------------------------------------------------------------------------------
 
     def doubt(self, view: View, made: list[Assignment], now: float) -> list[InFlight]:
         """After `plan`: what is waited for in vain, or fetched from far though others fetch it. To be aborted."""
         self._at_the_end = not made and view.near_slots > 0
-        idle = not made and view.origin is OriginReadiness.READY
+        others = view.owners is not None and bool(view.owners.others)
+        idle = others and not made and (view.origin is OriginReadiness.READY or view.near_slots > 0)
         slow = any(now >= self._check_at(entry) for entry in self._requests.near)
-        if not idle or not (slow or left_to_origin(view)):
+        if not idle or not (slow or view.missing):
             self._hungry_since = None
         elif self._hungry_since is None:
             self._hungry_since = now
@@ -74,7 +84,7 @@ class Crowd:
             too_late(view, self._requests.near, self._sources.pace_s, self._tuning, now) if self._at_the_end else []
         )
         for flight in found:
-            self._sources.shun(flight.source, flight.chunks)
+            self._sources.took_too_long(flight.source, flight.chunks, now)
         return found + self._foreign(view)
 
     def rest(self) -> None:

@@ -52,6 +52,8 @@ class Evidence:
         self._tally = concerned.tally
         self._requests = concerned.requests
         self._vouchers = VoucherBook()
+        self._liars = False
+        """Somebody's word counts no more: who passes on what rests on it alone may be honest."""
         self._expected: dict[ChunkIndex, Expected] = {}
         self._digests: dict[ChunkIndex, ChunkDigest] = {}
         self._tokens: dict[ChunkIndex, int] = {}
@@ -95,7 +97,9 @@ class Evidence:
             if self._anchors or not (of_peer or claims):
                 self._expect(chunk, entry.source, None, out)
             elif of_peer and chunk not in told:
-                silent = True  # what others vouched for is no measure of these bytes
+                # what others vouched for is no measure of these bytes; it may know only a liar's word for them
+                silent = not self._liars
+                self._sources.shun(entry.source, Bitfield(1 << chunk))
                 self._tally.discarded += self._chunks.discard((chunk,))
             elif len(claims) == 1:
                 self._expect(chunk, entry.source, claims[0], out)
@@ -206,5 +210,6 @@ class Evidence:
     ) -> list[tuple[ChunkIndex, ChunkDigest]]:
         """Its word counts no more. Returns what rested on that alone."""
         self._sources.drop(peer_source(peer))
+        self._liars = True
         out.append(cmd.ReportPeer(file=self._file, peer=peer, offence=offence, detail=detail))
         return self._vouchers.forget_signer(peer)

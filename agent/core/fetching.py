@@ -76,7 +76,7 @@ class Fetching:
         self._demand = means.demand
         self._publishing = means.publishing
         chunk_bytes = self.chunks.layout.chunk_bytes if self.chunks is not None else 0
-        self._sources = SourceBook(self._tuning, chunk_bytes)
+        self._sources = SourceBook(self._tuning, chunk_bytes, cautious=means.own is not None)
         self._crowd = Crowd(self._tuning, self._sources, self._requests, means.own)
         self._share = OriginShare(self._tuning)
         self._evidence = None if self.chunks is None else self._new_evidence(self.chunks)
@@ -103,7 +103,7 @@ class Fetching:
         )
         return Evidence(self._spec, concerned)
 
-    # --- what the transfer reads -----------------------------------------------------------------------------
+    # --- what the transfer reads
 
     @property
     def complete(self) -> bool:
@@ -175,8 +175,7 @@ class Fetching:
         """What peers may know now: whoever waits for us must not wait for nothing."""
         if self._crowd.alone or self.chunks is None or not self._publishing.at_once:
             return NOTHING
-        entry = self._requests.of_origin
-        claimed = NO_CHUNKS if entry is None or entry.aborting else entry.chunks
+        claimed = self._crowd.claimed(self._now)
         wants = self._share.failure is None and not self._demand.active
         if not claimed and not wants:
             return NOTHING
@@ -333,13 +332,14 @@ class Fetching:
         if last is not None and last < chunks.layout.count and (self._crowd.alone or chunks.is_begun(last)):
             begun = Bitfield(1 << last)
         shared = self._sources.any_peer or not self._crowd.alone
+        most = self._tuning.near_requests if not self._sources.spreading else self._tuning.spreading_near_requests
         return View(
             layout=chunks.layout,
             missing=Bitfield(chunks.missing & self._demand.goal(chunks.layout) & ~in_flight),
             origin_only=NO_CHUNKS if self._evidence is None else self._evidence.origin_only,
             begun=begun,
             near=self._sources.near(now) if near else (),
-            near_slots=max(0, self._tuning.near_requests - len(self._requests.near)),
+            near_slots=max(0, most - len(self._requests.near)),
             origin=self._share.readiness(self._engaged()),
             origin_chunks=self._share.run_length(chunks.layout, near and shared),
             cursor=self._demand.cursor(chunks.layout),
@@ -485,7 +485,7 @@ class Fetching:
         if self._filling is not None and fresh and not self.chunks.came_from_origin(event.chunk):
             self._filling.grew(self.chunks.layout.range_of(event.chunk), now)
 
-    # --- recording -------------------------------------------------------------------------------------------
+    # --- recording
 
     def _record(self, durability: cmd.Durability, now: float, out: list[cmd.Command]) -> None:
         self._save.saved(durability, now)

@@ -100,11 +100,14 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     left, made = view.near_slots, []
     rarity = _rarity(view.near, wanted)
     in_turn = _in_turn(view.near, rng)
+    shared = _spread(view)
     progress = True
     while progress and left > 0 and wanted:
         progress = False
         for source in in_turn:
             candidates = Bitfield(wanted & source.have)
+            if shared is not None and not source.wants and kind_of(source.source) is SourceKind.PEER:
+                candidates = _of_seed(view, Bitfield(candidates & ~shared), rng)
             if left <= 0 or slots[source.source] <= 0 or not candidates:
                 continue
             in_order = view.cursor is not None
@@ -119,6 +122,27 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     return made
 
 
+def _spread(view: View) -> Bitfield | None:
+    """What those who want it have or are about to have, and pass on; None when nobody else wants it."""
+    if view.owners is None or not view.owners.others or view.cursor is not None:
+        return None
+    field = NO_CHUNKS
+    for source in view.near:
+        if source.wants:
+            field = Bitfield(field | source.claimed | (NO_CHUNKS if source.cooling else source.have))
+    return field
+
+
+def _of_seed(view: View, rare: Bitfield, rng: random.Random) -> Bitfield:
+    """What to ask of a peer that only gives: like the origin, it sends each chunk once, to its owner."""
+    assert view.owners is not None
+    ours = Bitfield(rare & view.owners.ours)
+    if ours or not rare:
+        return Bitfield(ours & -ours)
+    taken = _of_others(view.owners, rare, view.hunger, rng)
+    return NO_CHUNKS if taken is None else Bitfield(1 << taken)
+
+
 def _in_turn(near: tuple[NearSource, ...], rng: random.Random) -> list[NearSource]:
     """Nearest kind first; among peers who carries least for us, else by chance, so that uploads stay even."""
     if sum(kind_of(source.source) is SourceKind.PEER for source in near) < 2:
@@ -130,6 +154,8 @@ def _in_turn(near: tuple[NearSource, ...], rng: random.Random) -> list[NearSourc
 def _longest(view: View, source: NearSource, tuning: Tuning) -> int:
     """Chunks in one request: what others want as well goes out chunk by chunk, so that they can pass it on."""
     if view.owners is not None and view.owners.others and kind_of(source.source) is SourceKind.PEER:
+        return 1
+    if source.on_trial:
         return 1
     return max(1, min(tuning.near_request_chunks, tuning.near_request_bytes // view.layout.chunk_bytes))
 

@@ -19,6 +19,8 @@ _WEIGHT = 0.3
 _SLOW = 4.0
 """A peer that takes so many times the mean of all gets one request at a time."""
 
+_SILENCE = Failure(kind=FailureKind.STALLED, message="it sends nothing")
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -35,19 +37,21 @@ class _Entry:
     pace_s: float | None = None
     """What a chunk of it takes."""
     shunned: Bitfield = field(default=NO_CHUNKS)
-    """Chunks that it took too long for."""
+    """Chunks that it is not asked for any more."""
 
 
 class SourceBook:
     """The near sources of one transfer."""
 
-    def __init__(self, tuning: Tuning, chunk_bytes: int = 0) -> None:
+    def __init__(self, tuning: Tuning, chunk_bytes: int = 0, *, cautious: bool = False) -> None:
+        """`cautious`: who has not delivered yet is given one chunk to bring."""
         self.claims = Claims(tuning, chunk_bytes)
         self.pace_s: float | None = None
         """What a chunk of a peer takes, in the mean."""
         self._tuning = tuning
         self._entries: dict[SourceId, _Entry] = {}
         self._dropped: set[SourceId] = set()
+        self._cautious = cautious
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -56,6 +60,11 @@ class SourceBook:
     def any_peer(self) -> bool:
         """Another agent offers something of this content."""
         return any(kind_of(source) is SourceKind.PEER for source in self._entries)
+
+    @property
+    def spreading(self) -> bool:
+        """Others fetch this content too: what goes from one to another is passed on."""
+        return any(entry.wants for entry in self._entries.values())
 
     def wanting(self, now: float) -> list[PeerId]:
         """The peers that fetch this content too and keep what they promise."""
@@ -78,6 +87,7 @@ class SourceBook:
             self._entries[source] = _Entry(have, claimed, wants)
         else:
             entry.have, entry.claimed, entry.wants = have, claimed, wants
+            entry.shunned = Bitfield(entry.shunned & have)  # what it gets again is another copy
 
     def lost(self, source: SourceId) -> None:
         """It went away; it may come back."""
@@ -91,6 +101,13 @@ class SourceBook:
     def forget(self) -> None:
         """Nobody is asked any more; what was dropped stays dropped."""
         self._entries.clear()
+
+    def only_gives(self, source: SourceId, now: float) -> bool:
+        """A peer that works and does not fetch the content itself."""
+        entry = self._entries.get(source)
+        if entry is None or kind_of(source) is not SourceKind.PEER or not self.spreading:
+            return False
+        return not entry.wants and not self._unreliable(source, entry, now)
 
     # --- how requests go -------------------------------------------------------------------------------------
 
@@ -144,15 +161,22 @@ class SourceBook:
             entry.cool_until = now + self._tuning.cool_off_s * 2 ** (entry.strikes - 1)
 
     def shun(self, source: SourceId, chunks: Bitfield) -> None:
-        """It takes too long for these chunks: it is not asked for them again."""
+        """It is not asked for these chunks again."""
         if (entry := self._entries.get(source)) is not None:
             entry.shunned = Bitfield(entry.shunned | chunks)
+
+    def took_too_long(self, source: SourceId, chunks: Bitfield, now: float) -> None:
+        """Somebody else is to bring these chunks. Silence is a failure, slowness is none."""
+        self.shun(source, chunks)
+        entry = self._entries.get(source)
+        if entry is not None and self._silent(source, entry, now):
+            self.failed(source, _SILENCE, now)
 
     # --- what the scheduler sees -----------------------------------------------------------------------------
 
     def near(self, now: float) -> tuple[NearSource, ...]:
         """Every near source, nearest kind first, then by id, so that a run can be repeated."""
-        spreading = any(entry.wants for entry in self._entries.values())
+        spreading = self.spreading
         return tuple(
             NearSource(
                 source=source,
@@ -162,13 +186,16 @@ class SourceBook:
                 cooling=self._unreliable(source, entry, now),
                 wants=self._takes_part(source, entry, now),
                 in_flight=entry.in_flight,
+                on_trial=self._on_trial(source, entry),
             )
             for source, entry in sorted(self._entries.items(), key=lambda item: (kind_of(item[0]).value, item[0]))
         )
 
     def _free_slots(self, source: SourceId, entry: _Entry, now: float, spreading: bool) -> int:
-        if now < entry.cool_until:
+        if now < entry.cool_until or self._silent(source, entry, now):
             return 0
+        if self._on_trial(source, entry):
+            return max(0, 1 - entry.in_flight)
         most = self._tuning.requests_per_source
         if kind_of(source) is SourceKind.PEER:
             if spreading:
@@ -176,6 +203,9 @@ class SourceBook:
             if entry.pace_s is not None and self.pace_s is not None and entry.pace_s > _SLOW * self.pace_s:
                 most = 1
         return max(0, most - entry.in_flight)
+
+    def _on_trial(self, source: SourceId, entry: _Entry) -> bool:
+        return self._cautious and entry.pace_s is None and kind_of(source) is SourceKind.PEER
 
     def _believed(self, source: SourceId, entry: _Entry, now: float) -> Bitfield:
         """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""

@@ -89,3 +89,5 @@ class NearSource:
     """It is fetching this content itself, and keeps what it promised so far."""
     in_flight: int = 0
     """Requests of ours that it carries."""
+    on_trial: bool = False
+    """It has not delivered anything yet: one chunk at a time."""
