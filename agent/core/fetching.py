@@ -256,8 +256,6 @@ class Fetching:
         if self._evidence is not None:
             self._evidence.accepted(out)
 
-    # --- events ----------------------------------------------------------------------------------------------
-
     def handle(self, event: FetchEvent, now: float, out: list[cmd.Command]) -> None:
         """Take one event. A request that is over is unknown: what is still said of it changes nothing."""
         self._now = now

@@ -107,7 +107,7 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
         for source in in_turn:
             candidates = Bitfield(wanted & source.have)
             if shared is not None and not source.wants and kind_of(source.source) is SourceKind.PEER:
-                candidates = _of_seed(view, Bitfield(candidates & ~shared), rng)
+                candidates = _of_giver(view, candidates, shared, rng)
             if left <= 0 or slots[source.source] <= 0 or not candidates:
                 continue
             in_order = view.cursor is not None
@@ -122,25 +122,41 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     return made
 
 
-def _spread(view: View) -> Bitfield | None:
-    """What those who want it have or are about to have, and pass on; None when nobody else wants it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """Chunks that need not come from one peer that only gives."""
+
+    spreading: Bitfield
+    """Those who want the content have them, or are about to, and pass them on."""
+    plenty: Bitfield
+    """Half as many have them to give as there are that want the content."""
+
+
+def _spread(view: View) -> _Shared | None:
+    """None when nobody else wants the content."""
     if view.owners is None or not view.owners.others or view.cursor is not None:
         return None
     field = NO_CHUNKS
     for source in view.near:
         if source.wants:
             field = Bitfield(field | source.claimed | (NO_CHUNKS if source.cooling else source.have))
-    return field
+    givers = tuple(source for source in view.near if not source.wants and not source.cooling)
+    enough = (len(view.owners.others) + 2) // 2
+    plenty = _rarity(givers, view.missing)[enough - 1 : enough]
+    return _Shared(spreading=field, plenty=plenty[0] if plenty else NO_CHUNKS)
 
 
-def _of_seed(view: View, rare: Bitfield, rng: random.Random) -> Bitfield:
-    """What to ask of a peer that only gives: like the origin, it sends each chunk once, to its owner."""
+def _of_giver(view: View, candidates: Bitfield, shared: _Shared, rng: random.Random) -> Bitfield:
+    """What to ask of a peer that only gives: like the origin, it sends each chunk that is rare once, to its owner."""
     assert view.owners is not None
+    rare = Bitfield(candidates & ~shared.spreading & ~shared.plenty)
+    if not rare:
+        return candidates
     ours = Bitfield(rare & view.owners.ours)
-    if ours or not rare:
+    if ours:
         return Bitfield(ours & -ours)
     taken = _of_others(view.owners, rare, view.hunger, rng)
-    return NO_CHUNKS if taken is None else Bitfield(1 << taken)
+    return Bitfield(candidates & shared.plenty) if taken is None else Bitfield(1 << taken)
 
 
 def _in_turn(near: tuple[NearSource, ...], rng: random.Random) -> list[NearSource]:
