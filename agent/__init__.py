@@ -3,7 +3,7 @@
 AgentClient, SyncClient, default_home               speak with an agent, with `await` or without
 NewJob, NewFile, RangeRequest, JobChange, HttpSettings, HttpChange, ProxySettings, CertificateFiles,
 CredentialChange, CacheChange                       what you send
-JobType, Priority, PeerUse, Overwrite, ProxyUsage, RedirectPolicy, SecurityFlag, CredentialTarget,
+JobType, Priority, PeerUse, OriginUse, Overwrite, ProxyUsage, RedirectPolicy, SecurityFlag, CredentialTarget,
 CredentialScheme, NotifyFlags                       words that stand in it
 JobDocument, FileDocument, FileState, Validation, ErrorDocument, CredentialDocument, JobList, PrefixReplaced,
 ByteSpan, AgentDocument, Statistics, PeerList, PeerDocument, CacheList, CacheRecordDocument, Done
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         JobType,
         NewFile,
         NewJob,
+        OriginUse,
         Overwrite,
         PeerDocument,
         PeerList,
@@ -120,6 +121,7 @@ __all__ = [
     "NewJob",
     "NotFoundError",
     "NotifyFlags",
+    "OriginUse",
     "Overwrite",
     "PeerDocument",
     "PeerList",

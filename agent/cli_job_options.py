@@ -21,6 +21,7 @@ from agent.schema import (
     JobChange,
     JobType,
     NewJob,
+    OriginUse,
     Priority,
     ProxySettings,
     ProxyUsage,
@@ -47,6 +48,13 @@ PROPERTIES: dict[str, Any] = {
     ],
     "maximum_bytes": Annotated[str | None, typer.Option(metavar=SIZE, help="Most bytes of each file.")],
     "rate_limit": Annotated[str | None, typer.Option(metavar=SIZE, help="Bytes per second from origins.")],
+    "origin_use": Annotated[
+        OriginUse | None, typer.Option(help="What to save while peers have the content. Default: least-origin.")
+    ],
+    "origin_floor": Annotated[
+        str | None,
+        typer.Option(metavar=SIZE, help="Bytes per second from peers below which the origin helps."),
+    ],
     "notify_flags": Annotated[
         str | None,
         typer.Option(
@@ -127,7 +135,7 @@ CHANGES: dict[str, Any] = {
 }
 
 _TIMES = ("minimum_retry_delay", "no_progress_timeout", "maximum_download_time")
-_AS_THEY_ARE = ("name", "type", "description", "priority", "peer_fetch", "peer_serve", "on_demand")
+_AS_THEY_ARE = ("name", "type", "description", "priority", "peer_fetch", "peer_serve", "on_demand", "origin_use")
 
 
 def new_job(name: str, given: Given) -> NewJob:
@@ -152,7 +160,7 @@ def _fields(given: Given) -> dict[str, Any]:
         if text is not None:
             usual = text.strip().lower() == "default"
             fields[f"{name}_s"] = None if usual else _read(name, seconds_of, text)
-    for name in ("maximum_bytes", "rate_limit"):
+    for name in ("maximum_bytes", "rate_limit", "origin_floor"):
         text = given[name]
         if text is not None:
             fields[name] = None if is_off(text) else _read(name, size_of, text)

@@ -45,6 +45,8 @@ JOB_PROPERTIES: dict[str, OfJob] = {
     "maximum-download-time": lambda job: job.maximum_download_time_s,
     "maximum-bytes": lambda job: job.maximum_bytes,
     "rate-limit": lambda job: job.rate_limit,
+    "origin-use": lambda job: job.origin_use,
+    "origin-floor": lambda job: job.origin_floor,
     "notify-flags": lambda job: job.notify_flags,
     "notify-command": lambda job: job.notify_command,
     "on-demand": lambda job: job.on_demand,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from agent.cli_parse import NOTIFY_FLAGS
 from agent.cli_support import out, table
 from agent.progress import size_text
-from agent.schema import ErrorDocument, FileDocument, HttpSettings, JobDocument, ProxyUsage, RangeRequest
+from agent.schema import ErrorDocument, FileDocument, HttpSettings, JobDocument, OriginUse, ProxyUsage, RangeRequest
 
 LABEL_WIDTH = 10
 
@@ -101,6 +101,9 @@ def _facts(job: JobDocument) -> Iterator[tuple[str, str]]:
     command = "" if job.notify_command is None else f", command {' '.join(job.notify_command)}"
     yield "notify", flags_text(job.notify_flags) + command
     yield "peers", f"fetch {_on(job.peer_fetch)}, serve {_on(job.peer_serve)}"
+    if job.origin_floor is not None or job.origin_use is not OriginUse.LEAST_ORIGIN:
+        floor = "" if job.origin_floor is None else f", helps below {size_text(job.origin_floor)}/s from peers"
+        yield "origin", f"{job.origin_use}{floor}"
     if job.on_demand:
         yield "mode", "on demand"
     yield from _http_facts(job.http)

@@ -175,6 +175,8 @@ def job_document(job: Job, frame: JobFrame, parts: tuple[list[FileDocument], lis
         maximum_download_time_s=patience.maximum_download_time_s,
         maximum_bytes=new.maximum_bytes,
         rate_limit=new.rate_limit,
+        origin_use=new.origin_use,
+        origin_floor=new.origin_floor,
         notify_flags=new.notify_flags,
         notify_command=new.notify_command,
         on_demand=new.on_demand,

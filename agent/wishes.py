@@ -21,7 +21,7 @@ from agent.core.patience import PatienceSettings
 from agent.core.queue import Rank
 from agent.core.ranges_map import RangesError, check_asked
 from agent.core.sources import FileId
-from agent.core.spec import AskedRange, NearUse, ServeUse, TransferSpec
+from agent.core.spec import AskedRange, NearUse, OriginUse, ServeUse, TransferSpec
 from agent.errors import LimitError, UsageError
 from agent.notify_command import check_command
 from agent.origin_options import ClientCertificate, Credential, OriginOptions, Proxy, check_options
@@ -106,6 +106,8 @@ def spec_of(file: FileId, wished: tuple[NewFile, NewJob], config: Config, switch
         ranges=ranges,
         on_demand=job.on_demand,
         maximum_bytes=job.maximum_bytes,
+        origin_use=OriginUse(job.origin_use.value),
+        origin_floor=job.origin_floor,
     )
 
 
@@ -160,6 +162,8 @@ def check_job(new: NewJob, config: Config, before: NewJob | None = None) -> None
         raise UsageError(f"an on-demand job asks many times: it cannot use the method {new.http.method}")
     if new.rate_limit == 0:
         raise UsageError("a job's rate_limit is above 0 bytes per second, or null for none")
+    if new.origin_floor == 0:
+        raise UsageError("a job's origin_floor is above 0 bytes per second, or null for none")
     if new.notify_command is not None and (before is None or new.notify_command != before.notify_command):
         if not config.notify_commands:
             raise LimitError(

@@ -147,7 +147,7 @@ def _spread(view: View) -> _Shared | None:
 
 
 def _of_giver(view: View, candidates: Bitfield, shared: _Shared, rng: random.Random) -> Bitfield:
-    """What to ask of a peer that only gives: like the origin, it sends each chunk that is rare once, to its owner."""
+    """What to ask of a peer that only gives: like the origin, it sends each chunk once, to its owner."""
     assert view.owners is not None
     rare = Bitfield(candidates & ~shared.spreading & ~shared.plenty)
     if not rare:

@@ -40,6 +40,15 @@ class Overwrite(StrEnum):
     """Leave it, and report `DESTINATION_EXISTS` for that file."""
 
 
+class OriginUse(StrEnum):
+    """What is saved while peers have, or want, the same content."""
+
+    LEAST_ORIGIN = "least-origin"
+    """The origin sends only what no working peer has. The default."""
+    LEAST_TIME = "least-time"
+    """… and whatever the peers cannot deliver in time."""
+
+
 class Priority(StrEnum):
     """BITS' four priorities."""
 

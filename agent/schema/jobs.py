@@ -7,7 +7,7 @@ Never knows: the core, SQLite, peers.
 from __future__ import annotations
 
 from agent.origin_options import CredentialScheme, CredentialTarget
-from agent.schema.base import Document, FileState, JobType, Priority, Validation
+from agent.schema.base import Document, FileState, JobType, OriginUse, Priority, Validation
 from agent.schema.requests import HttpSettings, RangeRequest
 
 
@@ -106,6 +106,8 @@ class JobDocument(Document, frozen=True, kw_only=True):
     maximum_download_time_s: float = 7_776_000.0
     maximum_bytes: int | None = None
     rate_limit: int | None = None
+    origin_use: OriginUse = OriginUse.LEAST_ORIGIN
+    origin_floor: int | None = None
     notify_flags: int = 3
     notify_command: list[str] | None = None
     on_demand: bool = False

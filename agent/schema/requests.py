@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from agent.origin_options import CredentialScheme, CredentialTarget, ProxyUsage, RedirectPolicy, SecurityFlag
-from agent.schema.base import JobType, Overwrite, PeerUse, Priority, Request
+from agent.schema.base import JobType, OriginUse, Overwrite, PeerUse, Priority, Request
 
 Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -100,6 +100,10 @@ class NewJob(Request, frozen=True, kw_only=True):
     """For each file. None: no limit."""
     rate_limit: Size | None = None
     """Bytes per second from origins. None: no limit of its own."""
+    origin_use: OriginUse = OriginUse.LEAST_ORIGIN
+    """What is saved while peers have, or want, the same content."""
+    origin_floor: Size | None = None
+    """Bytes per second from peers below which the origin helps. None: it does not."""
     notify_flags: NotifyFlagBits = DEFAULT_NOTIFY_FLAGS
     notify_command: list[str] | None = None
     """Program (absolute path) and arguments; no shell."""
@@ -136,6 +140,8 @@ class JobChange(Request, frozen=True, kw_only=True):
     maximum_download_time_s: Seconds | UnsetType | None = UNSET
     maximum_bytes: Size | UnsetType | None = UNSET
     rate_limit: Size | UnsetType | None = UNSET
+    origin_use: OriginUse | UnsetType = UNSET
+    origin_floor: Size | UnsetType | None = UNSET
     notify_flags: NotifyFlagBits | UnsetType = UNSET
     notify_command: list[str] | UnsetType | None = UNSET
     peer_fetch: bool | UnsetType = UNSET
