@@ -13,12 +13,13 @@ from __future__ import annotations
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.facts import OriginFacts
-from agent.core.sources import CACHE, SourceId, peer_source
+from agent.core.sources import CACHE, SourceId, peer_of, peer_source
 from agent.core.spec import Restored, Snapshot, TransferSpec
 from agent.core.tuning import Tuning
 from peer.core.voucher import PeerId
 from tests.support.playbook import (
     CHUNK,
+    OWN,
     PEER_A,
     PEER_B,
     PEER_C,
@@ -46,16 +47,20 @@ def draw(
     spec: TransferSpec | None = None,
     origin: OriginFacts | None = None,
     tuning: Tuning | None = None,
+    wanting: tuple[PeerId, ...] = (),
+    own: PeerId | None = None,
     **rows: str,
 ) -> Stage:
-    """The stage with everybody in place. Our row may be longer than the others'."""
+    """The stage with everybody in place. Our row may be longer than the others'. `wanting`: who of the peers that
+    have a row fetches the content as well; then we are in a group, too."""
     given = origin or facts(len(ours))
-    stage = Stage.new(spec, _left_by_an_earlier_process(ours, given), tuning)
+    stage = Stage.new(spec, _left_by_an_earlier_process(ours, given), tuning, own or (OWN if wanting else None))
     _run(stage, begun(), probed(given))
     _run(stage, digested(*_where(ours, "*")))
     _supplied_by_peers(stage, ours)
     for name, row in rows.items():
-        _run(stage, offered(_ROWS[name], _where(row, "*"), _where(row, "c")))
+        wants = peer_of(_ROWS[name]) in wanting
+        _run(stage, offered(_ROWS[name], _where(row, "*"), _where(row, "c"), wants=wants))
     if stage.transfer.phase.value == "gathering":
         _run(stage, near_answered())
     _nobody_else(stage, ours, rows)

@@ -35,8 +35,8 @@ from validation.ranges import ByteRange
 FILE = FileId("job/0")
 URL = "http://origin.example/file"
 CHUNK = MIN_CHUNK_BYTES
-PEER_A, PEER_B, PEER_C = (PeerId(letter * 64) for letter in "abc")
-IGNORED: tuple[type, ...] = (cmd.SaveProgress, cmd.LogLine, cmd.Progressed)
+PEER_A, PEER_B, PEER_C, OWN = (PeerId(letter * 64) for letter in "abce")
+IGNORED: tuple[type, ...] = (cmd.SaveProgress, cmd.LogLine, cmd.Progressed, cmd.PublishClaim)
 UNCHECKED: list[Playbook] = []
 
 
@@ -84,10 +84,14 @@ class Stage:
 
     @classmethod
     def new(
-        cls, given: TransferSpec | None = None, restored: Restored | None = None, tuning: Tuning | None = None
+        cls,
+        given: TransferSpec | None = None,
+        restored: Restored | None = None,
+        tuning: Tuning | None = None,
+        own: PeerId | None = None,
     ) -> Stage:
-        """A transfer that has not begun."""
-        return cls(FileTransfer(given or spec(), tuning or Tuning(), random.Random(7), restored))
+        """A transfer that has not begun; in a group when it has an id of its own."""
+        return cls(FileTransfer(given or spec(), tuning or Tuning(), random.Random(7), restored, own))
 
     def feed(self, event: ev.FileEvent) -> list[cmd.Command]:
         """Give the transfer one event."""
@@ -163,8 +167,12 @@ def probe_failed(kind: FailureKind) -> Input:
     return event(ev.ProbeFailed, failure=failure(kind))
 
 
-def offered(who: PeerId | SourceId, have: Iterable[int] = (), claimed: Iterable[int] = ()) -> Input:
-    return event(ev.SourceOffered, source=source_of(who), have=bitfield(have), claimed=bitfield(claimed))
+def offered(
+    who: PeerId | SourceId, have: Iterable[int] = (), claimed: Iterable[int] = (), *, wants: bool = False
+) -> Input:
+    return event(
+        ev.SourceOffered, source=source_of(who), have=bitfield(have), claimed=bitfield(claimed), wants=wants
+    )
 
 
 def lost(who: PeerId | SourceId) -> Input:

@@ -1,0 +1,80 @@
+"""How long the claims of others are believed."""
+
+from __future__ import annotations
+
+from agent.core.claims import Claims
+from agent.core.sources import peer_source
+from agent.core.tuning import Tuning
+from peer.core.voucher import PeerId
+from validation.content import NO_CHUNKS, Bitfield
+
+A, B = peer_source(PeerId("a" * 64)), peer_source(PeerId("b" * 64))
+TUNING = Tuning(claim_patience_s=10.0, claim_rate_bytes_per_s=1024)
+ONE, TWO = Bitfield(0b01), Bitfield(0b11)
+
+
+def claims() -> Claims:
+    return Claims(TUNING, 2048)
+
+
+def test_without_a_measurement_patience_is_long() -> None:
+    book = claims()
+    assert book.patience_s == 12.0
+    assert book.hunger_s == TUNING.hunger_s
+
+
+def test_patience_follows_the_pace_and_is_bounded() -> None:
+    book = claims()
+    book.took(1.0)
+    assert book.patience_s == TUNING.claim_paces + TUNING.claim_grace_s
+    book.took(0.0)
+    assert book.patience_s < TUNING.claim_paces + TUNING.claim_grace_s
+    fast, slow = claims(), claims()
+    fast.took(0.01)
+    slow.took(100.0)
+    assert (fast.patience_s, slow.patience_s) == (TUNING.least_claim_s, 12.0)
+
+
+def test_the_pace_is_from_a_claim_to_its_chunk() -> None:
+    book = claims()
+    book.offered(A, NO_CHUNKS, TWO, 100.0)
+    book.offered(A, TWO, NO_CHUNKS, 104.0)
+    assert book.pace_s == 2.0
+
+
+def test_who_delivers_is_believed_longer_and_who_does_not_is_late() -> None:
+    book = claims()
+    book.took(1.0)
+    book.offered(A, NO_CHUNKS, TWO, 100.0)
+    assert book.until(A) == 104.0
+    assert (book.late(A, 103.9), book.late(A, 104.0)) == (False, True)
+    book.offered(A, ONE, Bitfield(0b10), 101.0)
+    assert book.until(A) == 105.0
+
+
+def test_a_claim_that_is_taken_back_or_changed_renews_nothing() -> None:
+    book = claims()
+    book.took(1.0)
+    book.offered(A, NO_CHUNKS, ONE, 100.0)
+    book.offered(A, NO_CHUNKS, NO_CHUNKS, 103.0)
+    book.offered(A, NO_CHUNKS, Bitfield(0b10), 103.5)
+    assert book.late(A, 104.0)
+    book.offered(A, ONE, Bitfield(0b10), 110.0)  # late, but here it is
+    assert not book.late(A, 110.1)
+
+
+def test_who_owes_nothing_is_never_late() -> None:
+    book = claims()
+    assert book.until(A) is None
+    book.offered(A, ONE, NO_CHUNKS, 100.0)
+    book.offered(B, ONE, ONE, 100.0)  # it has what it claims
+    assert not book.late(A, 1e9)
+    assert not book.late(B, 1e9)
+
+
+def test_a_fresh_claim_counts_from_now() -> None:
+    book = claims()
+    book.took(1.0)
+    book.offered(A, NO_CHUNKS, NO_CHUNKS, 100.0)
+    book.offered(A, NO_CHUNKS, ONE, 200.0)
+    assert book.until(A) == 204.0
