@@ -322,14 +322,14 @@ class Fetching:
         if self._filling is not None and self._filling.due(now):
             self._tell(now, out)
 
-    # --- choosing
-
     def _view(self, chunks: ChunkBook, in_flight: Bitfield, now: float, near: bool) -> View:
         begun = NO_CHUNKS
         last = self._share.last_chunk
         if last is not None and last < chunks.layout.count and (self._crowd.alone or chunks.is_begun(last)):
             begun = Bitfield(1 << last)
-        shared = self._sources.any_peer or not self._crowd.alone
+        # others may begin where we cannot see them yet
+        unseen = not self._crowd.alone and chunks.layout.length > self._tuning.origin_share_bytes
+        shared = self._sources.any_peer or unseen
         most = self._tuning.near_requests if not self._sources.spreading else self._tuning.spreading_near_requests
         return View(
             layout=chunks.layout,
@@ -403,8 +403,6 @@ class Fetching:
             entry.aborting = True
             out.append(cmd.AbortFetch(file=self._spec.file, request=entry.request))
 
-    # --- bytes
-
     def _arrived(self, request: ev.RequestId, item: ByteRange, now: float, out: list[cmd.Command]) -> None:
         entry = self._requests.get(request)
         if entry is None or entry.orphan:
@@ -427,7 +425,7 @@ class Fetching:
         else:
             self.chunks.arrived_from_near(item)
             self._crowd.near_flow.add(item.length, now)
-            self._stale = self._sources.moved(entry.source, now) or self._stale
+            self._stale = self._sources.moved(entry.source, item.length, now) or self._stale
         if self._filling is not None and entry.source == ORIGIN:
             self._filling.grew(item, now)
         if self.held_bytes > self._tally.best:

@@ -33,7 +33,9 @@ class _Entry:
     busy_since: float | None = None
     """Since when it has said nothing but that it is busy."""
     heard: float = 0.0
-    """When it last sent a byte, or was given a first request."""
+    """When it last sent something worth the name, or was given a first request."""
+    murmured: int = 0
+    """Bytes that came since."""
     pace_s: float | None = None
     """What a chunk of it takes."""
     shunned: Bitfield = field(default=NO_CHUNKS)
@@ -118,13 +120,17 @@ class SourceBook:
                 entry.heard = now
             entry.in_flight += 1
 
-    def moved(self, source: SourceId, now: float) -> bool:
+    def moved(self, source: SourceId, count: int, now: float) -> bool:
         """Bytes of it arrived. True: nothing was expected of it any more."""
         entry = self._entries.get(source)
         if entry is None:
             return False
         was_silent = self._silent(source, entry, now)
-        entry.heard, entry.busy_since = now, None
+        entry.busy_since = None
+        entry.murmured += count
+        if entry.murmured < self._tuning.audible_bytes:
+            return False
+        entry.heard, entry.murmured = now, 0
         return was_silent
 
     def ended(self, source: SourceId) -> None:

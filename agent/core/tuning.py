@@ -55,6 +55,8 @@ class Tuning:
     """A peer that has sent nothing so long after a first request is not counted on, until it does"""
     quiet_s: float = 1.5
     """… and after it has delivered before."""
+    audible_bytes: int = 16 * 1024
+    """Less than this in that time is nothing (a peer that sends a few bytes a second: reliability, slow loris)."""
     busy_s: float = 5.0
     """A peer that does nothing but say it is busy is counted on for this long."""
     tail_s: float = 0.5

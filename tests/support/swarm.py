@@ -320,7 +320,7 @@ class Swarm:
 
     # --- commands --------------------------------------------------------------------------------------------
 
-    def perform(self, agent: Agent, command: cmd.Command) -> None:
+    def perform(self, agent: Agent, command: cmd.Command) -> None:  # noqa: C901
         match command:
             case cmd.ProbeOrigin(probe=probe):
                 facts = OriginFacts(length=self.length, etag='"v1"', ranges=RangeSupport.PROMISED)

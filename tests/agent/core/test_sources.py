@@ -106,9 +106,11 @@ def test_a_peer_that_sends_nothing_is_not_counted_on_until_it_does() -> None:
     sources.took(A, 10.0)
     assert not sources.near(10.0)[0].cooling
     assert sources.near(10.0 + tuning.quiet_first_s)[0].cooling
-    assert sources.moved(A, 12.0)
+    assert not sources.moved(A, tuning.audible_bytes - 1, 12.0)
+    assert sources.near(12.0)[0].cooling, "a few bytes are nothing"
+    assert sources.moved(A, 1, 12.0)
     assert not sources.near(12.0)[0].cooling
-    assert not sources.moved(A, 12.1)
+    assert not sources.moved(A, tuning.audible_bytes, 12.1)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.ABORTED, FailureKind.DISK_FULL, FailureKind.IO_ERROR])

@@ -210,8 +210,8 @@ def slowly(stage: Stage, seconds: int) -> None:
     at = stage.request(PEER_A).item.start
     for _ in range(seconds):
         stage.now += 1.0
-        play >> arrived(PEER_A, 1000, start=at) << anything
-        at += 1000
+        play >> arrived(PEER_A, 20_000, start=at) << anything
+        at += 20_000
         play >> ticked(0.0) << anything
     play.check()
 
