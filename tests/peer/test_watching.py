@@ -235,7 +235,7 @@ async def test_many_changes_make_few_answers(it: Serving, caller: ssl.SSLContext
             await asyncio.sleep(0.005)
         async with asyncio.timeout(WAIT_S):
             await watching
-    assert len(answers) >= 4
+    assert len(answers) >= 3
     pauses = [later - earlier for earlier, later in itertools.pairwise(answers)]
     assert sum(pauses) / len(pauses) > COALESCE_S * 0.95, "a single one may be short by what the first was late"
 
