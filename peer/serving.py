@@ -39,8 +39,8 @@ HEAD_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 60.0
 
 COALESCE_S = 0.4
-"""Between two answers to held questions on one connection: what changed meanwhile goes out as one. With 0.15 s eight
-cold agents spent a quarter more on the processor and were a tenth slower (`bench/results/NOTES.md`)."""
+"""Between two answers to held questions on one connection: what changed meanwhile goes out as one. With 0.15 s,
+eight cold agents spent a quarter more on the processor and were a tenth slower (`bench/results/NOTES.md`)."""
 
 OFFER_BYTES_PER_S = 16 * 1024
 """… and so much a connection of large offers (a content of 16 GiB: 22 KiB), so that offers stay below 1 % of what a
