@@ -155,11 +155,6 @@ class Journal:
 
         return await self._database.run(change)
 
-    async def delete_jobs(self, job_ids: Iterable[str]) -> None:
-        """Remove jobs with their files and logs, all in one step; unknown ones are fine."""
-        gone = tuple(job_ids)
-        await self._database.run(lambda connection: journal_rows.delete(connection, gone))
-
     # --- progress --------------------------------------------------------------------------------------------
 
     async def note_progress(self, file: FileKey, held: RangeSet) -> None:

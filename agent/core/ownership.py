@@ -107,8 +107,3 @@ class Ownership:
             owner = max(self._members, key=lambda each: (self._members[each][chunk], each))
             self._owner[chunk] = owner
             self._owned[owner] = Bitfield(self._owned[owner] | 1 << chunk)
-
-    def next_in_line(self, chunk: int, without: frozenset[PeerId]) -> PeerId:
-        """Who takes a chunk over when these do not deliver it; we, when nobody else is left."""
-        line = (each for each in self._members if each not in without or each == self._own)
-        return max(line, key=lambda each: (self._members[each][chunk], each))

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NewType
 
-from peer.core.failure import Failure, FailureKind
-from peer.core.standing import Offence
 from peer.core.voucher import PeerId
 from validation.content import Bitfield
 
@@ -42,18 +40,6 @@ def sibling_source(file: FileId) -> SourceId:
 def peer_source(peer: PeerId) -> SourceId:
     """The source that is another agent."""
     return SourceId(f"peer:{peer}")
-
-
-_STRIKES = {
-    FailureKind.STALLED: Offence.STALLED,
-    FailureKind.NO_VOUCHER: Offence.BROKE_PROTOCOL,
-    FailureKind.BAD_RESPONSE: Offence.BROKE_PROTOCOL,
-}
-
-
-def strike_of(failure: Failure) -> Offence | None:
-    """What a failed request to a peer counts as, for all files; None: an accident, or none of its doing."""
-    return _STRIKES.get(failure.kind)
 
 
 def kind_of(source: SourceId) -> SourceKind:

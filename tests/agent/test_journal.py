@@ -218,13 +218,6 @@ async def test_the_last_lines_of_all_jobs_at_once(reopen: Reopen) -> None:
     assert [len(lines) for lines in (await journal.recent_events(100)).values()] == [1, 5]
 
 
-async def test_many_jobs_go_in_one_step(reopen: Reopen) -> None:
-    journal = await reopen()
-    await journal.save(*(record for number in range(5) for record in (job(number), file(number))))
-    await journal.delete_jobs(job(number).id for number in (0, 2, 4, 9))
-    assert [item.job.id for item in await journal.load_all()] == [job(1).id, job(3).id]
-
-
 async def test_records_come_in_any_order(reopen: Reopen) -> None:
     journal = await reopen()
     await journal.save(file(1, 1), file(1), job(1))

@@ -60,15 +60,6 @@ def test_who_leaves_gives_only_its_own_chunks(others: set[PeerId], data: st.Data
     assert {peer: view.owned_by(peer) for peer in before} == before
 
 
-def test_the_next_in_line_is_who_would_own_it_without_them() -> None:
-    view = ownership(PEERS[0], PEERS[1:])
-    chunk = next(chunk for chunk in range(256) if view.owned_by(PEERS[3]) >> chunk & 1)
-    without = ownership(PEERS[0], [peer for peer in PEERS[1:] if peer != PEERS[3]])
-    owner = view.next_in_line(chunk, frozenset({PEERS[3]}))
-    assert without.owned_by(owner) >> chunk & 1
-    assert view.next_in_line(chunk, frozenset(PEERS[1:])) == PEERS[0]
-
-
 def test_another_content_has_other_owners() -> None:
     one, other = ownership(PEERS[0], PEERS[1:]), Ownership(ContentId("d" * 64), 256, PEERS[0])
     for peer in PEERS[1:]:
