@@ -8,6 +8,7 @@ CredentialScheme, NotifyFlags                       words that stand in it
 JobDocument, FileDocument, FileState, Validation, ErrorDocument, CredentialDocument, JobList, PrefixReplaced,
 ByteSpan, AgentDocument, Statistics, PeerList, PeerDocument, CacheList, CacheRecordDocument, Done
                                                     what you get
+Explanation, FileExplanation, ExplainedRange, SourceShare, SourceKind      where the bytes came from, and why
 EventDocument, EventKind, DeliveryDocument          what listeners get
 AgentError, UsageError, ConfigError, LimitError, NotFoundError, StateError, DestinationError,
 AgentUnavailableError, HomeInUseError, DatabaseNewerError, JobFailedError, ExitCode      what can go wrong
@@ -55,7 +56,10 @@ if TYPE_CHECKING:
         ErrorDocument,
         EventDocument,
         EventKind,
+        ExplainedRange,
+        Explanation,
         FileDocument,
+        FileExplanation,
         FileState,
         HttpChange,
         HttpSettings,
@@ -77,6 +81,8 @@ if TYPE_CHECKING:
         RangeRequest,
         RedirectPolicy,
         SecurityFlag,
+        SourceKind,
+        SourceShare,
         Statistics,
         Validation,
     )
@@ -106,7 +112,10 @@ __all__ = [
     "EventDocument",
     "EventKind",
     "ExitCode",
+    "ExplainedRange",
+    "Explanation",
     "FileDocument",
+    "FileExplanation",
     "FileState",
     "HomeInUseError",
     "HttpChange",
@@ -133,6 +142,8 @@ __all__ = [
     "RangeRequest",
     "RedirectPolicy",
     "SecurityFlag",
+    "SourceKind",
+    "SourceShare",
     "StateError",
     "Statistics",
     "SyncClient",

@@ -23,6 +23,7 @@ from agent.schema import (
     Done,
     EventDocument,
     EventQuery,
+    Explanation,
     FileChange,
     FilePath,
     FilledRanges,
@@ -162,6 +163,15 @@ ONE_JOB = (
         Gives(JobDocument, JOB),
         _job,
         waits=True,
+    ),
+    Route(
+        "GET",
+        "/jobs/{job}/explain",
+        "explainJob",
+        "Where the bytes of each file came from, and why not from nearer",
+        Takes(JobPath, Nothing, Nothing),
+        Gives(Explanation, JOB),
+        lambda control, ask: control.explain(ask.path.job),
     ),
     Route(
         "PATCH",

@@ -1,4 +1,4 @@
-"""`nearfetch job list|show|get|log`: jobs as they are.
+"""`nearfetch job list|show|get|explain|log`: jobs as they are.
 
 Never knows: how progress is followed (cli_watch.py), how long lists are printed (cli_listing.py).
 Sources: bits-reference 7.1 (list, listfiles, info, get).
@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from agent.cli_act import client_of
-from agent.cli_find import find_job
+from agent.cli_explain_text import print_explanation
+from agent.cli_find import find_ids, find_job
 from agent.cli_job_properties import FILE_PROPERTIES, JOB_PROPERTIES, bare, property_of
 from agent.cli_job_text import print_files, print_job
 from agent.cli_listing import ListOptions
@@ -19,6 +20,7 @@ from agent.cli_listing import list_jobs as perform
 from agent.cli_options import JOB_CODES, JobWord, Json, ending, group, home_of
 from agent.cli_support import ask, emit, out
 from agent.errors import ExitCode
+from agent.schema import Explanation
 
 commands = group("")
 
@@ -94,6 +96,25 @@ def get(
         return
     for line in bare(value).splitlines():
         out(line)
+
+
+@commands.command(epilog=ending("nearfetch job explain 4f2a\nnearfetch job explain images --json", JOB_CODES))
+def explain(context: typer.Context, job: JobWord, as_json: Json = False) -> None:
+    """Where each range of a job's files came from, and why not from nearer.
+
+    Also while the job runs, after a restart of the agent, and, by its id, for ten minutes after its end.
+    """
+    client = client_of(context)
+
+    async def perform() -> Explanation:
+        (found,) = await find_ids(client, [job])
+        return await client.explain(found)
+
+    found = ask(perform)
+    if as_json:
+        emit(found)
+    else:
+        print_explanation(found)
 
 
 @commands.command(epilog=ending("nearfetch job log 4f2a", JOB_CODES))

@@ -19,6 +19,7 @@ from agent.schema import (
     CredentialChange,
     CredentialScheme,
     CredentialTarget,
+    Explanation,
     FileChange,
     FileState,
     FilledRanges,
@@ -186,6 +187,11 @@ class JobCalls:
     async def job(self, job_id: str) -> JobDocument:
         """The job now. A final one is remembered for ten minutes. Raises NotFoundError."""
         return await self._wire.call(Request(method="GET", target=_job(job_id)), JobDocument)
+
+    async def explain(self, job_id: str) -> Explanation:
+        """Where the bytes of each file of the job came from, and why not from nearer; also while it runs, and for
+        ten minutes after its end. Raises NotFoundError."""
+        return await self._wire.call(Request(method="GET", target=f"{_job(job_id)}/explain"), Explanation)
 
     async def jobs(self, *, brief: bool = False) -> list[JobDocument]:
         """All jobs that are not final, oldest first; `brief`: without their files and logs."""

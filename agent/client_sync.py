@@ -307,6 +307,7 @@ class SyncClient:
     filled_ranges = _blocking(AgentClient.filled_ranges)
     set_position = _blocking(AgentClient.set_position)
     job = _blocking(AgentClient.job)
+    explain = _blocking(AgentClient.explain)
     jobs = _blocking(AgentClient.jobs)
     job_page = _blocking(AgentClient.job_page)
     wait_change = _blocking(AgentClient.wait_change)

@@ -20,6 +20,7 @@ import msgspec
 from agent.announcer import Mark
 from agent.control_near import NearControl
 from agent.core import events as ev
+from agent.core.account import account_of
 from agent.core.events import Decision
 from agent.core.job import FINAL, IllegalTransitionError, JobState
 from agent.core.jobs import Intent, Job, JobFile
@@ -30,6 +31,7 @@ from agent.core.sources import FileId
 from agent.destination import check_destination
 from agent.engine import Engine
 from agent.errors import DestinationError, LimitError, NotFoundError, StateError, UsageError
+from agent.explanations import explanation
 from agent.journal import RequestKey
 from agent.schema import (
     ByteSpan,
@@ -39,6 +41,7 @@ from agent.schema import (
     DeliveryDocument,
     Done,
     EventDocument,
+    Explanation,
     FileChange,
     FilledRanges,
     JobChange,
@@ -295,7 +298,16 @@ class Control(NearControl):
 
     def job(self, job_id: str) -> JobDocument:
         """One job. Raises NotFoundError."""
-        return self._engine.ended.get(job_id) or self._keeper.document(self._job(job_id), self._loop.time())
+        ended = self._engine.ended.get(job_id)
+        return self._keeper.document(self._job(job_id), self._loop.time()) if ended is None else ended.document
+
+    def explain(self, job_id: str) -> Explanation:
+        """Where its bytes came from, and why not from nearer. Raises NotFoundError."""
+        document, network, ended = self.job(job_id), self._parts.network, self._engine.ended.get(job_id)
+        names = {} if network is None else {str(status.peer_id): status.name for status in network.peers()}
+        if ended is not None:
+            return explanation(document, ended.accounts, names)
+        return explanation(document, [account_of(file.transfer) for file in self._job(job_id).files], names)
 
     def jobs(self, query: JobQuery = ALL_JOBS) -> JobList:
         """Jobs that have not ended, oldest first. Raises NotFoundError when `after` names no job."""
@@ -350,7 +362,7 @@ class Control(NearControl):
     def _ended(self, job_id: str, state: JobState) -> bool:
         """The job is gone, and ended so."""
         ended = self._engine.ended.get(job_id)
-        return ended is not None and ended.state == state.value
+        return ended is not None and ended.document.state == state.value
 
     def _job(self, job_id: str) -> Job:
         job = self._manager.jobs.get(JobId(job_id))

@@ -13,6 +13,7 @@ import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from agent.announcer import Announcer
 from agent.context import Context, Parts
 from agent.core import events as ev
+from agent.core.account import Account, account_of
 from agent.core.jobs import Intent, Job
 from agent.core.manager import JobManager, PublishFiles, RemoveFiles, SaveJob
 from agent.core.notices import Deliver, DeliveryId, NoteFailure, RunNotifyCommand, SaveNotices
@@ -49,6 +51,15 @@ RESTORED_AT_ONCE = 50
 """Jobs, before others have their turn."""
 STOP_S = 5.0
 """Longest wait at the end for saves that are under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What can still be read of a job after its end."""
+
+    document: JobDocument
+    accounts: tuple[Account, ...]
+    """Of its files, in order."""
 
 
 class Engine:
@@ -87,7 +98,7 @@ class Engine:
         self._armed: float | None = None
         self._unsaved: dict[JobId, str] = {}
         self._requests: dict[JobId, RequestKey] = {}
-        self.ended: dict[str, JobDocument] = {}
+        self.ended: dict[str, Ended] = {}
         self.ready = asyncio.Event()
         """Every job of the journal is back."""
         self.connected = True
@@ -317,7 +328,8 @@ class Engine:
         self._wake()
 
     def _remember(self, job: Job) -> None:
-        self.ended[job.job] = self.keeper.document(job, self._loop.time())
+        accounts = tuple(account_of(file.transfer) for file in job.files)
+        self.ended[job.job] = Ended(document=self.keeper.document(job, self._loop.time()), accounts=accounts)
         self._loop.call_later(FINAL_KEPT_S, self.ended.pop, job.job, None)
         if len(self.ended) > FINAL_KEPT:
             del self.ended[next(iter(self.ended))]

@@ -9,6 +9,8 @@ import msgspec
 from agent.core.facts import OriginFacts, RangeSupport, Sharing
 from agent.core.jobs import JobError
 from agent.core.notices import PendingNotices
+from agent.core.provenance import NOTHING_NOTED, Pair, Provenance, Reason
+from agent.core.sources import SourceId
 from agent.core.spec import Decision, NearUse, Snapshot
 from agent.schema import CredentialChange, NewFile
 from peer.core.voucher import PeerId, Voucher
@@ -33,6 +35,12 @@ class _Voucher(msgspec.Struct, array_like=True):
     signature: bytes
 
 
+class _Provenance(msgspec.Struct, array_like=True):
+    pairs: list[tuple[str, str]]
+    """Source and reason."""
+    runs: list[int]
+
+
 class _FileDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     new: NewFile
     facts: _Facts | None = None
@@ -52,9 +60,13 @@ class _FileDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     wanted: list[tuple[int, int]] = []
     """Half-open, local offsets."""
     position: int | None = None
+    provenance: _Provenance | None = None
+    seconds: float = 0.0
+    fastest: float | None = None
 
 
 _DECISIONS = {decision.value: decision for decision in Decision}
+_REASONS = {reason.value: reason for reason in Reason}
 
 
 class StoredFile(msgspec.Struct, kw_only=True):
@@ -100,8 +112,31 @@ def encode_file(new: NewFile, snapshot: Snapshot, *, completed: bool, validation
             former_ids=list(snapshot.former_ids),
             wanted=[(item.start, item.stop) for item in snapshot.wanted],
             position=snapshot.position,
+            provenance=_stored_provenance(snapshot.provenance),
+            seconds=snapshot.seconds,
+            fastest=snapshot.fastest,
         )
     )
+
+
+def _stored_provenance(known: Provenance) -> _Provenance | None:
+    if not known.runs:
+        return None
+    pairs = [(str(source), reason.value) for source, reason in known.pairs]
+    return _Provenance(pairs, list(known.runs))
+
+
+def _provenance(stored: _Provenance | None) -> Provenance:
+    """A reason that another version gave is none of ours: then nothing is known of those chunks."""
+    if stored is None:
+        return NOTHING_NOTED
+    pairs: list[Pair | None] = [
+        (SourceId(source), _REASONS[reason]) if reason in _REASONS else None for source, reason in stored.pairs
+    ]
+    known = [pair for pair in pairs if pair is not None]
+    codes = [0, *(0 if pair is None else known.index(pair) + 1 for pair in pairs)]
+    runs = [codes[number] if place % 2 else number for place, number in enumerate(stored.runs)]
+    return Provenance(pairs=tuple(known), runs=tuple(runs))
 
 
 def decode_file(data: bytes) -> StoredFile:
@@ -142,6 +177,9 @@ def decode_file(data: bytes) -> StoredFile:
         former_ids=tuple(ContentId(each) for each in document.former_ids),
         wanted=tuple(ByteRange(start, stop) for start, stop in document.wanted),
         position=document.position,
+        provenance=_provenance(document.provenance),
+        seconds=document.seconds,
+        fastest=document.fastest,
     )
     return StoredFile(
         new=document.new, snapshot=snapshot, completed=document.completed, validation=document.validation

@@ -123,6 +123,11 @@ class PeerCache:
         held = record.vouchers.get(chunk, ()) if record else ()
         return tuple(item for item in held if item.content_id == content_id)
 
+    def resting_on(self, content_id: ContentId, signers: frozenset[PeerId]) -> Bitfield:
+        """Chunks for which these vouch under this id, and nobody else."""
+        record = self._shelf.find(content_id)
+        return NO_CHUNKS if record is None else record.resting_on(content_id, signers)
+
     def digest_of(self, content_id: ContentId, chunk: ChunkIndex) -> ChunkDigest | None:
         """The digest the chunk was added with; None when it is not held."""
         record = self._shelf.find(content_id)
@@ -236,16 +241,10 @@ class PeerCache:
         self._withdrawals += 1
         self._withdrawn_at[signer] = self._withdrawals
         for record in self._shelf:
-            alone = NO_CHUNKS
-            for chunk, vouchers in list(record.vouchers.items()):
-                others = tuple(item for item in vouchers if item.signer != signer)
-                if vouchers and not others:
-                    alone = Bitfield(alone | 1 << chunk)
-                elif len(others) < len(vouchers):
-                    record.vouchers[chunk] = others
-            if alone:
+            if alone := record.forget_signer(signer):
                 losses.append((record, alone))
                 count += alone.bit_count()
+            self._tell(record.content_ids)
         for record, alone in losses:
             await self._lose(record, alone)
         await self._change(lambda connection: cacheindex.delete_vouchers_of(connection, signer))
@@ -322,9 +321,7 @@ class PeerCache:
             return
         record.gain(chunk.chunk, chunk.digest)
         self._tell(record.content_ids)
-        known = {(item.content_id, item.signer): item for item in (*record.vouchers.get(chunk.chunk, ()), *kept)}
-        if known:
-            record.vouchers[chunk.chunk] = tuple(known.values())
+        record.hear(chunk.chunk, kept)
         row = ChunkRow(
             key=record.key,
             file=record.file,

@@ -32,6 +32,8 @@ class Record:
     """Those of `have` that were written or verified in this process."""
     digests: dict[ChunkIndex, ChunkDigest] = field(default_factory=dict)
     vouchers: dict[ChunkIndex, tuple[Voucher, ...]] = field(default_factory=dict)
+    signed: dict[tuple[ContentId, PeerId], Bitfield] = field(default_factory=dict)
+    """The same the other way round: for which chunks a member vouches under an id."""
     bytes_held: int = 0
     coming: dict[ChunkIndex, int] = field(default_factory=dict)
     """Chunks being copied, each with its bytes. Whoever withdraws one takes it out; the copy is then not noted."""
@@ -64,6 +66,37 @@ class Record:
         self.checked = Bitfield(self.checked | 1 << chunk)
         self.digests[chunk] = digest
 
+    def hear(self, chunk: ChunkIndex, vouchers: Iterable[Voucher]) -> None:
+        """Remember who vouches for the chunk."""
+        known = {(item.content_id, item.signer): item for item in (*self.vouchers.get(chunk, ()), *vouchers)}
+        if known:
+            self.vouchers[chunk] = tuple(known.values())
+        for key in known:
+            self.signed[key] = Bitfield(self.signed.get(key, NO_CHUNKS) | 1 << chunk)
+
+    def forget_signer(self, signer: PeerId) -> Bitfield:
+        """What it said counts no more. Returns the chunks that rested on its word alone, which keep it."""
+        alone = NO_CHUNKS
+        for chunk, vouchers in list(self.vouchers.items()):
+            others = tuple(item for item in vouchers if item.signer != signer)
+            if vouchers and not others:
+                alone = Bitfield(alone | 1 << chunk)
+            elif len(others) < len(vouchers):
+                self.vouchers[chunk] = others
+        for key in [key for key in self.signed if key[1] == signer]:
+            self._unsign(key, Bitfield(~alone))
+        return alone
+
+    def resting_on(self, content_id: ContentId, signers: frozenset[PeerId]) -> Bitfield:
+        """Chunks for which these vouch under this id, and nobody else."""
+        theirs = others = NO_CHUNKS
+        for (under, signer), chunks in self.signed.items():
+            if under == content_id and signer in signers:
+                theirs = Bitfield(theirs | chunks)
+            elif under == content_id:
+                others = Bitfield(others | chunks)
+        return Bitfield(theirs & ~others)
+
     def lose(self, chunks: Bitfield) -> Bitfield:
         """Forget chunks with their digests and vouchers; returns those that were held."""
         lost = Bitfield(self.have & chunks)
@@ -72,7 +105,14 @@ class Record:
             self.bytes_held -= self.layout.range_of(chunk).length
             self.digests.pop(chunk, None)
             self.vouchers.pop(chunk, None)
+        for key in list(self.signed):
+            self._unsign(key, lost)
         return lost
+
+    def _unsign(self, key: tuple[ContentId, PeerId], chunks: Bitfield) -> None:
+        self.signed[key] = Bitfield(self.signed[key] & ~chunks)
+        if not self.signed[key]:
+            del self.signed[key]
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -141,8 +181,7 @@ def _load_vouchers(connection: sqlite3.Connection, records: dict[int, Record]) -
             signer=PeerId(signer),
             signature=signature,
         )
-        record = records[key]
-        record.vouchers[voucher.chunk] = (*record.vouchers.get(voucher.chunk, ()), voucher)
+        records[key].hear(voucher.chunk, (voucher,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

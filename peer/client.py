@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -21,7 +21,7 @@ from peer.call import Body, Document, bad_response
 from peer.core import wire
 from peer.core.failure import Failure, FailureKind, failure_of_status
 from peer.core.voucher import PeerId, Voucher
-from peer.core.wire import Hello, Offer
+from peer.core.wire import Distrust, Hello, Offer
 from peer.identity import Identity, verify_voucher
 from peer.lines import Errand, LineLimits, Lines, PeerAddress
 from peer.sink import Fetched, Sink
@@ -66,9 +66,12 @@ class PeerClient:
         workers: Workers,
         own_port: Callable[[], int | None],
         signers: Callable[[PeerId], bytes | None] = lambda _: None,
+        distrusts: Callable[[], Sequence[Distrust]] = lambda: (),
     ) -> None:
-        """`own_port`: where we listen ourselves; `signers` knows certificates (DER) of other members."""
+        """`own_port`: where we listen ourselves; `signers` knows certificates (DER) of other members; `distrusts`
+        says whose word counts nothing to us: questions about content name them."""
         self._identity, self._workers, self._own_port, self._signers = identity, workers, own_port, signers
+        self._distrusts = distrusts
         self._lines = Lines(identity, LineLimits(connections=CONNECTIONS_A_PEER, idle_s=IDLE_S))
         self._watches = Lines(identity, LineLimits(connections=WATCHES_A_PEER, idle_s=WATCH_IDLE_S))
         self._certificates: OrderedDict[PeerId, tuple[bytes, float]] = OrderedDict()
@@ -88,7 +91,9 @@ class PeerClient:
 
     async def offer(self, address: PeerAddress, content_id: ContentId) -> Offer | Failure | None:
         """What it has of a content; None when it has nothing to offer."""
-        return _offer_in(await self._document(address, wire.offer_target(content_id)))
+        target = wire.offer_target(content_id)
+        request = wire.format_request(target, self._own_port(), distrusts=self._distrusts())
+        return _offer_in(await self._read(self._lines, address, request))
 
     async def watch(
         self, address: PeerAddress, content_id: ContentId, after: int | None, wait_s: float
@@ -103,7 +108,7 @@ class PeerClient:
             return await self.offer(address, content_id)
         held_s = min(max(ceil(wait_s), 1), wire.MAX_WAIT_S) if after is not None and wait_s > 0 else None
         target = wire.offer_target(content_id) if after is None else wire.watch_target(content_id, after)
-        request = wire.format_request(target, self._own_port(), wait_s=held_s)
+        request = wire.format_request(target, self._own_port(), wait_s=held_s, distrusts=self._distrusts())
         return _offer_in(await self._read(self._watches, address, request, held_s or 0.0))
 
     async def certificate(self, address: PeerAddress, peer_id: PeerId) -> bytes | Failure:

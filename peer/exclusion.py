@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from peer.cache import PeerCache
 from peer.core.roster import BAN_S, Consequence, Offence, Roster
 from peer.core.voucher import PeerId
+from peer.core.wire import DISTRUSTS_A_REQUEST, Distrust
 from peer.database import DatabaseError
 from peer.ledger import Ban, Ledger
 
+_AT_ONCE = float("-inf")
 _ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -33,6 +35,8 @@ class Effects:
     """The ledger has changed: write it now."""
     wake: Callable[[], None]
     """The roster has changed."""
+    ask_anew: Callable[[], None]
+    """Others are distrusted than before: who was asked what it has is to hear of that."""
     spawn: Callable[[Coroutine[None, None, None]], None]
 
 
@@ -43,6 +47,9 @@ class Exclusion:
         self._own, self._roster, self._ledger, self._cache, self._effects = own, roster, ledger, cache, effects
         self.problem: str | None = None
         """Why the cache still has what a banned member vouched for."""
+        self._named: tuple[Distrust, ...] = ()
+        self._named_until = _AT_ONCE
+        """When the end of a ban, in seconds since 1970, makes `_named` old."""
 
     def report(self, peer_id: PeerId, offence: Offence, detail: str) -> None:
         """A peer misbehaved: a lie bans it, anything else is a strike (roster)."""
@@ -55,6 +62,22 @@ class Exclusion:
         if was_live and consequence is not Consequence.PAROLE:
             self._effects.down(peer_id)
         self._effects.wake()
+
+    def denounced(self, witness: PeerId, about: tuple[PeerId, ...]) -> None:
+        """A member says that it found these lying: once two say so, they are left alone (roster)."""
+        for peer_id in self._roster.denounced(witness, about, time.monotonic()):
+            self._effects.down(peer_id)
+            self._effects.wake()
+
+    def distrusted(self) -> tuple[Distrust, ...]:
+        """The members banned last, newest first, as many as a question can name. Kept until that changes."""
+        at = time.time()
+        if at >= self._named_until:
+            bans = self._ledger.bans(at)[::-1]
+            self._named_until = min((ban.until for ban in bans), default=float("inf"))
+            named = bans[:DISTRUSTS_A_REQUEST]
+            self._named = tuple(Distrust(ban.peer_id, ban.offence is not None) for ban in named)
+        return self._named
 
     def ban(self, peer_id: PeerId, reason: str, duration_s: float) -> bool:
         """Somebody wants a member left out, also one that was never met. False: no such member can be."""
@@ -73,6 +96,7 @@ class Exclusion:
         """Forgive a member; it is tried again at once. False when it was not banned."""
         lifted = self._ledger.unban(peer_id)
         self._roster.unban(peer_id, time.monotonic())
+        self._trust_changed()
         self._effects.store()
         self._effects.wake()
         return lifted
@@ -113,9 +137,14 @@ class Exclusion:
 
     def _banned(self, ban: Ban) -> None:
         self._ledger.ban(ban)
+        self._trust_changed()
         self._effects.store()
         self._effects.cut_off(ban.peer_id)
         self._effects.spawn(self._withdraw(ban.peer_id))
+
+    def _trust_changed(self) -> None:
+        self._named_until = _AT_ONCE
+        self._effects.ask_anew()
 
     async def _withdraw(self, peer_id: PeerId) -> None:
         try:

@@ -38,6 +38,9 @@ class Store(Protocol):
 
     def vouchers(self, content_id: ContentId, chunk: ChunkIndex) -> tuple[Voucher, ...]: ...
 
+    def resting_on(self, content_id: ContentId, signers: frozenset[PeerId]) -> Bitfield:
+        """Chunks for which these vouch under this id, and nobody else."""
+
     def hold(self, content_id: ContentId) -> Callable[[], bool]:
         """It is being served until what is returned is called, once; that says True when `sweep` is due."""
 
@@ -128,6 +131,8 @@ class House:
     on_caller: Callable[[Caller], None]
     on_asked: Callable[[PeerId, ContentId], None]
     """A member asks what we have of a content."""
+    on_denounced: Callable[[PeerId, tuple[PeerId, ...]], None]
+    """A member says that it found these lying."""
     workers: Workers
     spawn: Callable[[Coroutine[None, None, None]], None]
     now: Callable[[], float]

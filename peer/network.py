@@ -28,6 +28,7 @@ from peer.identity import Identity
 from peer.ledger import Ban, Traffic
 from peer.meeting import DISTRUST, Meeting, MeetingListener
 from peer.memory import Memory
+from peer.questions import Questions
 from peer.refusals import Refusal, Refusals, Refused
 from peer.search import Search
 from peer.server import Caller, Claim, PeerServer
@@ -81,7 +82,14 @@ class PeerNetwork:
         self._listening: dict[ContentId, list[Callable[[PeerId], None]]] = {}
         self._fetching = True
         self._closing = False
-        self._client = PeerClient(identity, workers, lambda: self.port or None, self._certificates.find)
+        self._client = PeerClient(
+            identity,
+            workers,
+            own_port=lambda: self.port or None,
+            signers=self._certificates.find,
+            distrusts=lambda: self._exclusion.distrusted(),  # noqa: PLW0108  it is made below
+        )
+        self._questions = Questions()
         self._search = Search(self._wake)
         self._meeting = Meeting(
             self._roster,
@@ -99,6 +107,7 @@ class PeerNetwork:
             down=self._peer_down,
             store=self._store,
             wake=self._meeting.wake,
+            ask_anew=self._questions.ask_anew,
             spawn=self._tasks.spawn,
         )
         self._exclusion = Exclusion(identity.peer_id, self._roster, self._ledger, cache, effects)
@@ -132,6 +141,7 @@ class PeerNetwork:
             certificates=self._certificates.find,
             claims=claims,
             on_asked=self._asked,
+            on_denounced=self._exclusion.denounced,
         )
         cache.on_change = self.changed
         self.port = await self._server.start(settings.host, settings.port)
@@ -247,11 +257,13 @@ class PeerNetwork:
     async def watch(
         self, peer_id: PeerId, content_id: ContentId, after: int | None, wait_s: float
     ) -> Offer | Failure | None:
-        """What a live peer has of a content, once that is another version than `after`; see `PeerClient.watch`."""
+        """What a live peer has of a content, once that is another version than `after`; see `PeerClient.watch`.
+
+        Asked anew, with the same `after`, when others are banned than before."""
         address = self._address(peer_id)
         if isinstance(address, Failure):
             return address
-        answer = await self._client.watch(address, content_id, after, wait_s)
+        answer = await self._questions.answer(lambda: self._client.watch(address, content_id, after, wait_s))
         self._heard_from(peer_id, answer)
         return answer
 
@@ -425,6 +437,7 @@ class PeerNetwork:
     def _status(self, peer_id: PeerId, peer: KnownPeer | None, now: float) -> PeerStatus:
         at = time.time()
         ban, traffic = self._ledger.ban_of(peer_id, at), self._ledger.traffic(peer_id)
+        said_to_lie = self._roster.is_said_to_lie(peer_id, now)
         return PeerStatus(
             peer_id=peer_id,
             name=peer.name if peer else self._ledger.name_of(peer_id),
@@ -436,7 +449,7 @@ class PeerNetwork:
             given=traffic.given,
             taken=traffic.taken,
             version=peer.version if peer else "",
-            reason=_reason_of(ban) if ban is not None else "",
+            reason=_reason_of(ban) if ban is not None else _SAID_TO_LIE if said_to_lie else "",
             banned_until=ban.until if ban else None,
         )
 
@@ -468,6 +481,9 @@ class PeerNetwork:
     async def _save(self) -> None:
         self._memory.count_given(self._server.counters.bytes_by_peer)
         await self._memory.save()
+
+
+_SAID_TO_LIE = "left alone: two others say that it lies"
 
 
 def _load_identity(settings: NetworkSettings) -> Identity:

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
 from peer.core import wire
 from peer.core.voucher import PeerId
+from peer.core.wire import NOBODY
 from validation.content import NO_CHUNKS, Bitfield, ChunkLayout, ContentId
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 OFFERS_KEPT = 1024
 """Contents whose answer is kept. One that was dropped gets a new number when it is asked for again."""
+
+FILTERED_KEPT = 256
+"""The same for answers to who distrusts somebody, apart from the others: anybody can name anybody."""
 
 WAITERS_A_PEER = 8
 """Contents that one peer may wait for at once: more than an agent downloads at a time by default."""
@@ -35,6 +39,9 @@ WAITERS = 256
 
 FIRST_VERSIONS = 1 << 40
 """Where numbers begin: anywhere below this, so that those of an earlier life are not taken for ours."""
+
+
+K = TypeVar("K", bound=Hashable)
 
 
 class Waiter(Protocol):
@@ -76,6 +83,7 @@ class Offers:
         self._serving = True
         self._last_version = secrets.randbelow(FIRST_VERSIONS)
         self._said: dict[ContentId, tuple[_State, Said]] = {}
+        self._filtered: dict[tuple[ContentId, frozenset[PeerId]], tuple[_State, Said]] = {}
         self._waiting: dict[ContentId, dict[Waiter, None]] = {}
         self._by_peer: Counter[PeerId] = Counter()
         self._stale: dict[ContentId, None] = {}
@@ -96,20 +104,28 @@ class Offers:
         """Held requests."""
         return self._by_peer.total()
 
-    def now(self, content_id: ContentId) -> Said:
-        """What is said of a content now, under which number."""
+    def now(self, content_id: ContentId, distrusted: frozenset[PeerId] = NOBODY) -> Said:
+        """What is said of a content now, under which number, to somebody who distrusts these: what is held on
+        their word alone is left out. Who loses nothing by that gets the same answer as all others."""
         state = self._state(content_id)
         if state is None:
             self._said.pop(content_id, None)
             return NOTHING_SAID
-        known = self._said.get(content_id)
+        if distrusted and (useless := self._store.resting_on(content_id, distrusted) & state.have):
+            useful = replace(state, have=Bitfield(state.have & ~useless))
+            return self._numbered(self._filtered, (content_id, distrusted), useful, FILTERED_KEPT)
+        return self._numbered(self._said, content_id, state, OFFERS_KEPT)
+
+    def _numbered(self, kept: dict[K, tuple[_State, Said]], key: K, state: _State, most: int) -> Said:
+        """What was said of this state before, or a new answer with a new number."""
+        known = kept.get(key)
         if known is not None and known[0] == state:
             return known[1]
         self._last_version += 1
         said = _say(state, self._last_version)
-        self._said[content_id] = state, said
-        if len(self._said) > OFFERS_KEPT:
-            del self._said[next(iter(self._said))]
+        kept[key] = state, said
+        if len(kept) > most:
+            del kept[next(iter(kept))]
         return said
 
     def wait(self, content_id: ContentId, waiter: Waiter) -> bool:

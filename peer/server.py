@@ -52,9 +52,11 @@ class PeerServer:
         certificates: Callable[[PeerId], bytes | None],
         claims: Callable[[ContentId], Claim | None] = lambda _: None,
         on_asked: Callable[[PeerId, ContentId], None] = lambda _peer, _content: None,
+        on_denounced: Callable[[PeerId, tuple[PeerId, ...]], None] = lambda _by, _about: None,
     ) -> None:
         """`on_caller` hears of every connection at its first request; `certificates` knows other members' (DER);
-        `claims` says what we are busy with; `on_asked` hears who wants to know what we have of which content."""
+        `claims` says what we are busy with; `on_asked` hears who wants to know what we have of which content,
+        `on_denounced` who says that it found whom lying."""
         self._identity, self._cache, self._workers = identity, cache, workers
         self._certificates = certificates
         self._offers = Offers(cache, claims)
@@ -79,6 +81,7 @@ class PeerServer:
             is_banned=is_banned,
             on_caller=on_caller,
             on_asked=on_asked,
+            on_denounced=on_denounced,
             workers=workers,
             spawn=self._tasks.spawn,
             now=time.monotonic,

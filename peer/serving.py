@@ -224,6 +224,8 @@ class Connection:
                 self._answer_range(request)
             case wire.OfferRequest():
                 house.on_asked(self.peer_id, request.content_id)
+                if request.distrusts:
+                    house.on_denounced(self.peer_id, request.denounced)
                 self._answer_offer(request)
             case wire.HelloRequest():
                 self._respond_document(house.hello, "application/json")
@@ -237,7 +239,7 @@ class Connection:
     def _answer_offer(self, request: wire.OfferRequest) -> None:
         """At once, or as soon as there is something new and news may be sent again."""
         house, loop = self._house, asyncio.get_running_loop()
-        said = house.offers.now(request.content_id)
+        said = house.offers.now(request.content_id, request.distrusted)
         wait_s = float(request.wait_s)
         if wait_s and said.version != request.after:
             wait_s = self._next_news_at - loop.time()
@@ -249,7 +251,10 @@ class Connection:
     def offer_changed(self) -> None:
         """A `Waiter`'s part."""
         held, loop = self._held, asyncio.get_running_loop()
-        if held is None or self._house.offers.now(held.request.content_id).version == held.request.after:
+        if held is None:
+            return
+        said = self._house.offers.now(held.request.content_id, held.request.distrusted)
+        if said.version == held.request.after:
             return
         if self._next_news_at <= loop.time():
             self._say_now()
@@ -263,7 +268,7 @@ class Connection:
         if held is None or self.channel.is_closing():
             return
         self._deadline = self._house.now() + (HEAD_TIMEOUT_S if self._filled else IDLE_TIMEOUT_S)
-        self._say(self._house.offers.now(held.request.content_id), held.request)
+        self._say(self._house.offers.now(held.request.content_id, held.request.distrusted), held.request)
         if not self._busy:
             self.channel.resume_reading()
             self._answer_all()

@@ -60,5 +60,5 @@ class PeerStatus:
     taken: int
     version: str
     reason: str
-    """Of a ban: what it did, or why somebody wanted it; else empty."""
+    """Of a ban: what it did, or why somebody wanted it; that it is left alone on others' word; else empty."""
     banned_until: float | None

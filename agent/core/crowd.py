@@ -34,6 +34,8 @@ class Crowd:
         self._own = own
         self._ownership: Ownership | None = None
         self._named: tuple[ContentId, int] | None = None
+        self._company: list[PeerId] | None = None
+        """Who wanted it beside us when the owners were looked at last."""
         self._hungry_since: float | None = None
         self._at_the_end = False
         """There is nothing more to ask for than what was asked."""
@@ -49,8 +51,11 @@ class Crowd:
             return None
         named = (content_ids[0], layout.count)
         if self._ownership is None or self._named != named:
-            self._ownership, self._named = Ownership(*named, self._own), named
-        self._ownership.become(peer for peer in self._sources.wanting(now) if peer != self._own)
+            self._ownership, self._named, self._company = Ownership(*named, self._own), named, None
+        company = self._sources.wanting(now)
+        if company != self._company:
+            self._company = company
+            self._ownership.become(peer for peer in company if peer != self._own)
         return self._ownership
 
     def overtaken(self, entry: InFlight, have: Bitfield, chunk_bytes: int) -> bool:
@@ -74,18 +79,31 @@ class Crowd:
         """After `plan`: what is waited for in vain, or fetched from far though others fetch it. To be aborted."""
         self._at_the_end = not made and view.near_slots > 0
         others = view.owners is not None and bool(view.owners.others)
-        idle = others and not made and (view.origin is OriginReadiness.READY or view.near_slots > 0)
-        slow = any(now >= self._check_at(entry) for entry in self._requests.near)
-        if not idle or not (slow or view.missing):
+        driven = bool(made) and _out_of_hunger(view, made)
+        idle = others and (driven or not made) and (view.origin is OriginReadiness.READY or view.near_slots > 0)
+        if not idle or not (self.slow(now) or view.missing):
             self._hungry_since = None
         elif self._hungry_since is None:
-            self._hungry_since = now
+            self._hungry_since = now  # what hunger made us ask for changes nothing: the next such chunk follows
         found = (
             too_late(view, self._requests.near, self._sources.pace_s, self._tuning, now) if self._at_the_end else []
         )
         for flight in found:
             self._sources.took_too_long(flight.source, flight.chunks, now)
         return found + self._foreign(view)
+
+    def slow(self, now: float) -> bool:
+        """Some request to a near source takes longer than usual."""
+        return any(now >= self._check_at(entry) for entry in self._requests.near)
+
+    def stand(self, now: float, *, room: bool, missing: bool) -> None:
+        """Instead of `doubt`, when there was nothing to plan: nobody has what could be asked for, or all are busy.
+        `room`: near sources might be given more; `missing`: chunks are missing that nobody brings."""
+        self._at_the_end = room
+        if not (room and missing and self._sources.spreading):
+            self._hungry_since = None
+        elif self._hungry_since is None:
+            self._hungry_since = now
 
     def rest(self) -> None:
         """Nothing is waited for any more."""
@@ -139,3 +157,12 @@ class Crowd:
             return False
         chunk_s = self._sources.claims.pace_s or 0.0
         return rate <= 0.0 or missing_bytes / rate > max(chunk_s, self._tuning.least_claim_s)
+
+
+def _out_of_hunger(view: View, made: list[Assignment]) -> bool:
+    """All that was asked for is asked of the origin in place of others, who have not asked for it."""
+    owners = view.owners
+    if not view.hunger or owners is None:
+        return False
+    ours = Bitfield(owners.ours | view.begun | view.origin_only)
+    return all(each.source == ORIGIN and not each.chunks & ours for each in made)

@@ -7,30 +7,30 @@ request to the origin, and is never shared. Never knows: validators, jobs, HTTP,
 from __future__ import annotations
 
 import math
-import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.chunks import ChunkBook
 from agent.core.crowd import Crowd
-from agent.core.demand import Demand, Filling
+from agent.core.demand import Filling
 from agent.core.evidence import Concerned, Evidence
+from agent.core.explaining import Explaining
 from agent.core.facts import OriginFacts
 from agent.core.fitness import meaning
+from agent.core.means import Means
 from agent.core.origin_share import OriginShare
-from agent.core.publishing import Publishing
-from agent.core.requests import InFlight, Requests
+from agent.core.provenance import Provenance, Reason
+from agent.core.requests import InFlight
 from agent.core.saving import SaveClock
 from agent.core.saying import NOTHING, Said
-from agent.core.scheduler import Assignment, View, astray, left_to_origin, plan
+from agent.core.scheduler import Assignment, OriginReadiness, View, astray, left_to_origin, plan
 from agent.core.source_book import SourceBook
-from agent.core.sources import ORIGIN, SourceId, SourceKind, kind_of, peer_of
-from agent.core.spec import Restored, Tally, TransferSpec
-from agent.core.tuning import Tuning
+from agent.core.sources import ORIGIN, SourceId, SourceKind, kind_of
+from agent.core.spec import NearUse, Restored, TransferSpec
 from peer.core.failure import Failure, FailureKind
-from peer.core.voucher import PeerId, Voucher
+from peer.core.voucher import Voucher
 from validation.content import (
     MAX_CONTENT_BYTES,
     MIN_CHUNK_BYTES,
@@ -45,20 +45,6 @@ from validation.ranges import ByteRange, RangeSet
 FetchEvent = (
     ev.SourceOffered | ev.SourceLost | ev.RangeArrived | ev.RangeReceived | ev.RangeFailed | ev.ChunkDigested
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """What one file is fetched with for its whole life, whatever its content turns out to be."""
-
-    tuning: Tuning
-    rng: random.Random
-    tally: Tally
-    requests: Requests
-    demand: Demand
-    publishing: Publishing
-    own: PeerId | None = None
-    """This agent, as its group knows it; None without a group."""
 
 
 class Fetching:
@@ -79,6 +65,7 @@ class Fetching:
         self._sources = SourceBook(self._tuning, chunk_bytes, cautious=means.own is not None)
         self._crowd = Crowd(self._tuning, self._sources, self._requests, means.own)
         self._share = OriginShare(self._tuning)
+        self._why = Explaining(spec, means.publishing, alone=means.own is None)
         self._evidence = None if self.chunks is None else self._new_evidence(self.chunks)
         self._filling = Filling(self._tuning, chunk_bytes or MIN_CHUNK_BYTES) if spec.on_demand else None
         self._save = SaveClock(self._tuning)
@@ -145,6 +132,14 @@ class Fetching:
             return self.chunks.from_origin
         return ChunkLayout.for_length(self._stream_bytes).everything if self._stream_ended else NO_CHUNKS
 
+    @property
+    def provenance(self) -> Provenance:
+        """Where the bytes came from that can be read, and why not from nearer."""
+        if self.chunks is not None:
+            return self._why.kept(self.chunks.touched_by(self.filled))
+        count = ChunkLayout.for_length(self._stream_bytes).count
+        return Provenance(pairs=((ORIGIN, Reason.LENGTH_UNKNOWN),), runs=(count, 1))
+
     def vouchers_in_use(self) -> tuple[Voucher, ...]:
         """The vouchers behind the chunks that came from near sources."""
         return () if self._evidence is None else self._evidence.in_use()
@@ -184,14 +179,12 @@ class Fetching:
 
     def deadline(self) -> float | None:
         """When time alone changes something."""
+        first = min((self._sources.next_change(self._now), *self._crowd.doubts(self._now)))
         filling = None if self._filling is None else self._filling.deadline()
-        candidates = [
-            self._save.deadline(),
-            filling,
-            *self._sources.changes(self._now),
-            *self._crowd.doubts(self._now),
-        ]
-        return min((at for at in candidates if at is not None), default=None)
+        for at in (self._save.deadline(), filling):
+            if at is not None and at < first:
+                first = at
+        return None if first == math.inf else first
 
     # --- beginning and ending --------------------------------------------------------------------------------
 
@@ -210,6 +203,7 @@ class Fetching:
         self.chunks.restore(restored.held, restored.snapshot.from_origin)
         self._recorded = self.chunks.touched_by(restored.held)
         self._evidence.remember(restored.snapshot.vouchers)
+        self._why.restore(restored.snapshot.provenance)
         if restored.snapshot.finished:
             for chunk in self.chunks.whole_unproven():
                 self.chunks.prove(chunk)
@@ -226,13 +220,15 @@ class Fetching:
 
     def respecify(self, spec: TransferSpec) -> None:
         """The job has other wishes."""
-        self._spec = spec
+        self._spec = self._why.spec = spec
 
     def stop(self, now: float, out: list[cmd.Command]) -> None:
         """Ask for nothing more, and make safe what is held."""
         self.abort_all(out)
         self._sources.forget()
         self._crowd.rest()
+        self._why.forget()
+        self._tally.timing.pause()
         out.append(cmd.StopAsking(file=self._spec.file))
         self._record(cmd.Durability.POWER, now, out)
         self._tell(now, out)
@@ -263,9 +259,11 @@ class Fetching:
         match event:
             case ev.SourceOffered(source=source, have=have, claimed=claimed, wants=wants):
                 self._sources.offered(source, have, claimed, now, wants=wants)
+                self._why.offered(source, claimed)
                 self._hand_over(source, have, now, out)
             case ev.SourceLost(source=source):
                 self._sources.lost(source)
+                self._why.lost(source)
                 self._leave_sibling(source, out)
             case ev.RangeArrived(request=request, item=item):
                 self._arrived(request, item, now, out)
@@ -292,13 +290,42 @@ class Fetching:
                 most = min(self._spec.maximum_bytes or MAX_CONTENT_BYTES, MAX_CONTENT_BYTES)
                 self._open(ORIGIN, ByteRange(0, most), NO_CHUNKS, now, out)
             return
-        view = self._view(self.chunks, self._requests.chunks, now, near)
+        flying = self._requests.chunks
+        if self._sources.others_came or not self._stands_still(self.chunks, flying, now, near):
+            self._plan(self.chunks, flying, now, near, out)
+        self._look_again = min((self._sources.next_change(now), *self._crowd.doubts(now)))
+
+    def _stands_still(self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool) -> bool:
+        """A plan would be empty: the origin is engaged, and nobody near can be given anything."""
+        if self._share.readiness(self._engaged()) is not OriginReadiness.ENGAGED or self._crowd.slow(now):
+            return False
+        missing = Bitfield(chunks.missing & self._demand.goal(chunks.layout) & ~flying)
+        room = self._most_near > len(self._requests.near)
+        wanted = missing if self._evidence is None else Bitfield(missing & ~self._evidence.origin_only)
+        if near and room and self._sources.useful(wanted, now):
+            return False
+        self._crowd.stand(now, room=room, missing=bool(missing))
+        return True
+
+    def _plan(
+        self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool, out: list[cmd.Command]
+    ) -> None:
+        self._sources.others_came = False
+        view = self._view(chunks, flying, now, near)
         made = plan(view, self._tuning, self._rng)
+        self._why.asked(made, view, NearUse.PREFERRED if near else NearUse.NEVER)
         for assignment in made:
-            self._commit(assignment, self.chunks, now, out)
-        for entry in self._crowd.doubt(view, made, now):
+            self._commit(assignment, chunks, now, out)
+        doubtful = self._crowd.doubt(view, made, now)
+        self._why.cut_off(doubtful)
+        for entry in doubtful:
             self._abort(entry, out)
-        self._look_again = min((*self._sources.changes(now), *self._crowd.doubts(self._now)), default=math.inf)
+
+    @property
+    def _most_near(self) -> int:
+        """Requests that near sources may carry together."""
+        tuning = self._tuning
+        return tuning.spreading_near_requests if self._sources.spreading else tuning.near_requests
 
     def turn(self, now: float, out: list[cmd.Command], near: bool) -> None:
         """Other bytes are wanted first: the origin's request ends unless it is about to bring them."""
@@ -330,14 +357,13 @@ class Fetching:
         # others may begin where we cannot see them yet
         unseen = not self._crowd.alone and chunks.layout.length > self._tuning.origin_share_bytes
         shared = self._sources.any_peer or unseen
-        most = self._tuning.near_requests if not self._sources.spreading else self._tuning.spreading_near_requests
         return View(
             layout=chunks.layout,
             missing=Bitfield(chunks.missing & self._demand.goal(chunks.layout) & ~in_flight),
             origin_only=NO_CHUNKS if self._evidence is None else self._evidence.origin_only,
             begun=begun,
             near=self._sources.near(now) if near else (),
-            near_slots=max(0, most - len(self._requests.near)),
+            near_slots=max(0, self._most_near - len(self._requests.near)),
             origin=self._share.readiness(self._engaged()),
             origin_chunks=self._share.run_length(chunks.layout, near and shared),
             cursor=self._demand.cursor(chunks.layout),
@@ -371,6 +397,7 @@ class Fetching:
         self, source: SourceId, item: ByteRange, chunks: Bitfield, now: float, out: list[cmd.Command]
     ) -> None:
         entry = self._requests.open(source, item, chunks, now)
+        self._tally.timing.begin(now)
         self._sources.took(source, now)
         if kind_of(source) is SourceKind.PEER:
             self._crowd.near_flow.begin(now)
@@ -408,7 +435,7 @@ class Fetching:
         if entry is None or entry.orphan:
             return
         entry.cursor = item.stop
-        self._count(entry.source, item.length)
+        self._tally.arrived(entry.source, item.length, now)
         self._save.arrived(item.length, now)
         if self.chunks is None or self._evidence is None:
             self._stream_bytes = item.stop
@@ -433,15 +460,6 @@ class Fetching:
             self._fruit = True
             out.append(cmd.Progressed(file=self._spec.file))
 
-    def _count(self, source: SourceId, length: int) -> None:
-        peer = peer_of(source)
-        if source == ORIGIN:
-            self._tally.from_origin += length
-        elif peer is not None:
-            self._tally.by_peer[peer] = self._tally.by_peer.get(peer, 0) + length
-        else:
-            self._tally.from_cache += length
-
     def _received(self, event: ev.RangeReceived, out: list[cmd.Command]) -> None:
         entry = self._requests.close(event.request)
         if entry is None:
@@ -453,6 +471,7 @@ class Fetching:
             self._share.succeeded()
         elif (fault := self._evidence.judge_delivery(entry, event.vouchers, out)) is not None:
             self._sources.failed(entry.source, fault, self._now)
+            self._why.failed(entry, fault)
         else:
             chunk_s = (self._now - entry.began) / max(1, entry.chunks.bit_count())
             self._sources.delivered(entry.source, chunk_s)
@@ -471,6 +490,7 @@ class Fetching:
         if self.chunks is not None:
             self._tally.discarded += self.chunks.discard(chunks_in(entry.chunks))
         self._sources.failed(entry.source, failure, now)
+        self._why.failed(entry, failure)
 
     def _digested(self, event: ev.ChunkDigested, now: float, out: list[cmd.Command]) -> None:
         if self.chunks is None or self._evidence is None:

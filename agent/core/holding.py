@@ -13,11 +13,13 @@ from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.chunks import ChunkBook
 from agent.core.facts import OriginFacts
-from agent.core.fetching import Fetching, Means
+from agent.core.fetching import Fetching
 from agent.core.fitness import joinable, same_elsewhere
+from agent.core.means import Means
 from agent.core.naming import Names, Naming
 from agent.core.ranges_map import RangeMap
 from agent.core.spec import Restored, ServeUse, Snapshot, TransferSpec
+from agent.core.timing import Timing
 from peer.core.failure import Failure
 from validation.ranges import ByteRange, RangeSet
 
@@ -42,6 +44,7 @@ class Holding:
         # an earlier process may have offered something, unless the job forbade that
         self._publishing.published = restored is not None and spec.serve is ServeUse.ALLOWED
         self._publishing.former_ids = before.former_ids
+        means.tally.timing = Timing(past_s=before.seconds, fastest=before.fastest)
         self._restored = restored
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -100,6 +103,9 @@ class Holding:
             final_url=self.final_url,
             response_headers=self.response_headers,
             former_ids=self._publishing.former_ids,
+            provenance=before.provenance if fetching is None else fetching.provenance,
+            seconds=self._means.tally.timing.seconds,
+            fastest=self._means.tally.timing.fastest,
         )
 
     # --- the origin answers ----------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ Never knows: how bytes travel, addresses, files, which chunk is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from bisect import insort
 from dataclasses import dataclass, field
 
 from agent.core.claims import Claims
@@ -24,6 +25,8 @@ _SILENCE = Failure(kind=FailureKind.STALLED, message="it sends nothing")
 
 @dataclass(slots=True)
 class _Entry:
+    peer: PeerId | None
+    """None: it is no peer."""
     have: Bitfield
     claimed: Bitfield
     wants: bool = False
@@ -52,8 +55,14 @@ class SourceBook:
         """What a chunk of a peer takes, in the mean."""
         self._tuning = tuning
         self._entries: dict[SourceId, _Entry] = {}
+        self._in_order: list[tuple[int, SourceId]] = []
+        """Nearest kind first, then by id."""
+        self._wanting = 0
+        """Entries that fetch the content too."""
         self._dropped: set[SourceId] = set()
         self._cautious = cautious
+        self.others_came = True
+        """Somebody came, left, or wants other than before, since this was last set to False."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -66,14 +75,14 @@ class SourceBook:
     @property
     def spreading(self) -> bool:
         """Others fetch this content too: what goes from one to another is passed on."""
-        return any(entry.wants for entry in self._entries.values())
+        return self._wanting > 0
 
     def wanting(self, now: float) -> list[PeerId]:
         """The peers that fetch this content too and keep what they promise."""
         return [
-            peer
+            entry.peer
             for source, entry in self._entries.items()
-            if (peer := peer_of(source)) is not None and self._takes_part(source, entry, now)
+            if entry.wants and entry.peer is not None and not self.claims.late(source, now)
         ]
 
     def offered(
@@ -82,34 +91,45 @@ class SourceBook:
         """Replace what `source` offers. A source that was dropped stays dropped."""
         if source in self._dropped:
             return
-        if kind_of(source) is SourceKind.PEER:
-            self.claims.offered(source, have, claimed, now)
         entry = self._entries.get(source)
         if entry is None:
-            self._entries[source] = _Entry(have, claimed, wants)
+            entry = self._entries[source] = _Entry(peer_of(source), have, claimed)
+            insort(self._in_order, (kind_of(source).value, source))
+            self.others_came = True
         else:
-            entry.have, entry.claimed, entry.wants = have, claimed, wants
+            entry.have, entry.claimed = have, claimed
             entry.shunned = Bitfield(entry.shunned & have)  # what it gets again is another copy
+        if entry.wants is not wants:
+            self._wanting += 1 if wants else -1
+            entry.wants, self.others_came = wants, True
+        if entry.peer is not None:
+            self.claims.offered(source, have, claimed, now)
 
     def lost(self, source: SourceId) -> None:
         """It went away; it may come back."""
-        self._entries.pop(source, None)
+        entry = self._entries.pop(source, None)
+        if entry is not None:
+            self._in_order.remove((kind_of(source).value, source))
+            self._wanting -= entry.wants
+            self.others_came = True
 
     def drop(self, source: SourceId) -> None:
         """Never use it again in this transfer."""
-        self._entries.pop(source, None)
+        self.lost(source)
         self._dropped.add(source)
 
     def forget(self) -> None:
         """Nobody is asked any more; what was dropped stays dropped."""
         self._entries.clear()
+        self._in_order.clear()
+        self._wanting, self.others_came = 0, True
 
     def only_gives(self, source: SourceId, now: float) -> bool:
         """A peer that works and does not fetch the content itself."""
         entry = self._entries.get(source)
         if entry is None or kind_of(source) is not SourceKind.PEER or not self.spreading:
             return False
-        return not entry.wants and not self._unreliable(source, entry, now)
+        return not entry.wants and not self._unreliable(entry, now)
 
     # --- how requests go -------------------------------------------------------------------------------------
 
@@ -125,7 +145,7 @@ class SourceBook:
         entry = self._entries.get(source)
         if entry is None:
             return False
-        was_silent = self._silent(source, entry, now)
+        was_silent = self._silent(entry, now)
         entry.busy_since = None
         entry.murmured += count
         if entry.murmured < self._tuning.audible_bytes:
@@ -175,56 +195,62 @@ class SourceBook:
         """Somebody else is to bring these chunks. Silence is a failure, slowness is none."""
         self.shun(source, chunks)
         entry = self._entries.get(source)
-        if entry is not None and self._silent(source, entry, now):
+        if entry is not None and self._silent(entry, now):
             self.failed(source, _SILENCE, now)
 
     # --- what the scheduler sees -----------------------------------------------------------------------------
 
-    def near(self, now: float) -> tuple[NearSource, ...]:
-        """Every near source, nearest kind first, then by id, so that a run can be repeated."""
-        spreading = self.spreading
-        return tuple(
-            NearSource(
-                source=source,
-                have=Bitfield(entry.have & ~entry.shunned),
-                claimed=self._believed(source, entry, now),
-                free_slots=self._free_slots(source, entry, now, spreading),
-                cooling=self._unreliable(source, entry, now),
-                wants=self._takes_part(source, entry, now),
-                in_flight=entry.in_flight,
-                on_trial=self._on_trial(source, entry),
-            )
-            for source, entry in sorted(self._entries.items(), key=lambda item: (kind_of(item[0]).value, item[0]))
+    def useful(self, missing: Bitfield, now: float) -> bool:
+        """Some source has one of these chunks, and might be asked for it now."""
+        return any(
+            entry.have & missing & ~entry.shunned and now >= entry.cool_until and not self._full(entry)
+            for entry in self._entries.values()
         )
 
-    def _free_slots(self, source: SourceId, entry: _Entry, now: float, spreading: bool) -> int:
-        if now < entry.cool_until or self._silent(source, entry, now):
-            return 0
-        if self._on_trial(source, entry):
-            return max(0, 1 - entry.in_flight)
+    def near(self, now: float) -> tuple[NearSource, ...]:
+        """Every near source, nearest kind first, then by id, so that a run can be repeated."""
+        entries = self._entries
+        return tuple([self._seen(source, entries[source], now) for _, source in self._in_order])
+
+    def _seen(self, source: SourceId, entry: _Entry, now: float) -> NearSource:
+        """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
+        of_peer = entry.peer is not None
+        cooling = self._unreliable(entry, now)
+        late = of_peer and self.claims.late(source, now)
+        claimed = entry.claimed
+        if claimed and (late or (of_peer and now < entry.cool_until and entry.busy_since is None)):
+            claimed = NO_CHUNKS
+        return NearSource(
+            source=source,
+            have=Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have,
+            claimed=claimed,
+            free_slots=0 if now < entry.cool_until or self._silent(entry, now) else self._free_slots(entry),
+            cooling=cooling,
+            wants=entry.wants and not late,
+            in_flight=entry.in_flight,
+            on_trial=self._on_trial(entry),
+        )
+
+    def _full(self, entry: _Entry) -> bool:
+        return self._free_slots(entry) == 0
+
+    def _free_slots(self, entry: _Entry) -> int:
+        """Of a source that works."""
         most = self._tuning.requests_per_source
-        if kind_of(source) is SourceKind.PEER:
-            if spreading:
+        if entry.peer is not None:
+            if self._on_trial(entry):
+                most = 1
+            elif self._wanting:
                 most = min(most, self._tuning.spreading_requests)
             if entry.pace_s is not None and self.pace_s is not None and entry.pace_s > _SLOW * self.pace_s:
                 most = 1
         return max(0, most - entry.in_flight)
 
-    def _on_trial(self, source: SourceId, entry: _Entry) -> bool:
-        return self._cautious and entry.pace_s is None and kind_of(source) is SourceKind.PEER
+    def _on_trial(self, entry: _Entry) -> bool:
+        return self._cautious and entry.pace_s is None and entry.peer is not None
 
-    def _believed(self, source: SourceId, entry: _Entry, now: float) -> Bitfield:
-        """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
-        if kind_of(source) is SourceKind.SIBLING:
-            return entry.claimed
-        failing = now < entry.cool_until and entry.busy_since is None
-        return NO_CHUNKS if failing or self.claims.late(source, now) else entry.claimed
-
-    def _takes_part(self, source: SourceId, entry: _Entry, now: float) -> bool:
-        return entry.wants and not self.claims.late(source, now)
-
-    def _unreliable(self, source: SourceId, entry: _Entry, now: float) -> bool:
-        if self._silent(source, entry, now):
+    def _unreliable(self, entry: _Entry, now: float) -> bool:
+        if self._silent(entry, now):
             return True
         if entry.busy_since is not None:
             return now >= entry.busy_since + self._busy_s(entry)
@@ -233,22 +259,29 @@ class SourceBook:
     def _busy_s(self, entry: _Entry) -> float:
         return self._tuning.quiet_s if entry.pace_s is None else self._tuning.busy_s
 
-    def _silent(self, source: SourceId, entry: _Entry, now: float) -> bool:
+    def _silent(self, entry: _Entry, now: float) -> bool:
         """It was given requests and sends nothing."""
-        return entry.in_flight > 0 and kind_of(source) is SourceKind.PEER and now >= self._silent_at(entry)
+        return entry.in_flight > 0 and entry.peer is not None and now >= self._silent_at(entry)
 
     def _silent_at(self, entry: _Entry) -> float:
         known = entry.pace_s is not None
         return entry.heard + (self._tuning.quiet_s if known else self._tuning.quiet_first_s)
 
-    def changes(self, now: float) -> Iterator[float]:
-        """When sources that cool off may be asked again, and when nothing is expected of one any more."""
+    def next_change(self, now: float) -> float:
+        """When next a source that cools off may be asked again, or nothing is expected of one any more."""
+        first = math.inf
         for source, entry in self._entries.items():
-            of_peer = kind_of(source) is SourceKind.PEER
-            times = [entry.cool_until, self.claims.until(source) if of_peer else None]
-            times.append(self._silent_at(entry) if entry.in_flight and of_peer else None)
-            times.append(None if entry.busy_since is None else entry.busy_since + self._busy_s(entry))
-            yield from (at for at in times if at is not None and at > now)
+            if now < entry.cool_until < first:
+                first = entry.cool_until
+            if entry.busy_since is not None and now < (at := entry.busy_since + self._busy_s(entry)) < first:
+                first = at
+            if entry.peer is None:
+                continue
+            if entry.in_flight and now < (at := self._silent_at(entry)) < first:
+                first = at
+            if (until := self.claims.until(source)) is not None and now < until < first:
+                first = until
+        return first
 
     def usable(self, source: SourceId, now: float) -> bool:
         """It was not dropped and does not cool off."""

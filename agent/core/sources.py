@@ -6,9 +6,9 @@ travel, addresses, files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import NewType
+from functools import lru_cache
+from typing import NamedTuple, NewType
 
 from peer.core.voucher import PeerId
 from validation.content import Bitfield
@@ -21,6 +21,10 @@ SourceId = NewType("SourceId", str)
 
 ORIGIN = SourceId("origin")
 CACHE = SourceId("cache")
+
+
+KNOWN_SOURCES = 1 << 16
+"""Ids whose meaning is remembered: asked for several times with each event."""
 
 
 class SourceKind(Enum):
@@ -42,11 +46,13 @@ def peer_source(peer: PeerId) -> SourceId:
     return SourceId(f"peer:{peer}")
 
 
+@lru_cache(maxsize=KNOWN_SOURCES)
 def kind_of(source: SourceId) -> SourceKind:
     """Kind of a source, from its id alone."""
     return SourceKind[source.partition(":")[0].upper()]
 
 
+@lru_cache(maxsize=KNOWN_SOURCES)
 def peer_of(source: SourceId) -> PeerId | None:
     """The agent behind a source; None for everything that is not a peer."""
     return PeerId(source.partition(":")[2]) if kind_of(source) is SourceKind.PEER else None
@@ -57,9 +63,8 @@ def sibling_of(source: SourceId) -> FileId | None:
     return FileId(source.partition(":")[2]) if kind_of(source) is SourceKind.SIBLING else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NearSource:
-    """What the scheduler sees of one near source."""
+class NearSource(NamedTuple):
+    """What the scheduler sees of one near source. (A tuple: dozens are made with each plan.)"""
 
     source: SourceId
     have: Bitfield

@@ -7,7 +7,9 @@ from enum import Enum, StrEnum
 
 from agent.core.facts import OriginFacts
 from agent.core.integrity import Integrity
-from agent.core.sources import FileId
+from agent.core.provenance import NOTHING_NOTED, Provenance
+from agent.core.sources import ORIGIN, FileId, SourceId, peer_of
+from agent.core.timing import Timing
 from peer.core.voucher import PeerId, Voucher
 from validation.content import NO_CHUNKS, Bitfield, ContentId
 from validation.digest import ChunkDigest, Digest
@@ -93,6 +95,18 @@ class Tally:
     best: int = 0
     """Most bytes that were ever held at once. Only what goes beyond it is progress: bytes that are thrown away
     and fetched again, however often, are none."""
+    timing: Timing = field(default_factory=Timing)
+
+    def arrived(self, source: SourceId, count: int, now: float) -> None:
+        """So many bytes of it came."""
+        self.timing.arrived(count, now)
+        peer = peer_of(source)
+        if source == ORIGIN:
+            self.from_origin += count
+        elif peer is not None:
+            self.by_peer[peer] = self.by_peer.get(peer, 0) + count
+        else:
+            self.from_cache += count
 
     @property
     def from_peers(self) -> int:
@@ -125,6 +139,12 @@ class Snapshot:
     """Of an on-demand file: what was asked for and is not all there."""
     position: int | None = None
     """Where sequential reading goes on, when somebody said so."""
+    provenance: Provenance = NOTHING_NOTED
+    """Of the held chunks, as far as it is known."""
+    seconds: float = 0.0
+    """From the first request to the last byte, without pauses."""
+    fastest: float | None = None
+    """Bytes per second over the best second; None: it took less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,11 @@ from agent.core import events as ev
 from agent.core.chunks import ChunkBook
 from agent.core.demand import Demand
 from agent.core.facts import OriginFacts, RangeSupport
-from agent.core.fetching import FetchEvent, Fetching, Means
+from agent.core.fetching import FetchEvent, Fetching
 from agent.core.fitness import fit, may_join
 from agent.core.holding import Holding
 from agent.core.integrity import Integrity
+from agent.core.means import Means
 from agent.core.publishing import Publishing
 from agent.core.requests import Requests
 from agent.core.saying import NOTHING, Saying

@@ -23,6 +23,7 @@ from agent.schema.base import (
     Request,
     Validation,
 )
+from agent.schema.explained import ExplainedRange, Explanation, FileExplanation, SourceKind, SourceShare
 from agent.schema.jobs import (
     ByteSpan,
     CredentialDocument,
@@ -110,8 +111,11 @@ __all__ = [
     "EventDocument",
     "EventKind",
     "EventQuery",
+    "ExplainedRange",
+    "Explanation",
     "FileChange",
     "FileDocument",
+    "FileExplanation",
     "FilePath",
     "FileState",
     "FilledRanges",
@@ -147,6 +151,8 @@ __all__ = [
     "RedirectPolicy",
     "Request",
     "SecurityFlag",
+    "SourceKind",
+    "SourceShare",
     "Statistics",
     "Validation",
     "ValidationChange",

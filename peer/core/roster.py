@@ -222,27 +222,41 @@ class Roster:
         consequence = self._conduct.offend(peer_id, offence, now)
         if consequence is not Consequence.PAROLE and (member := self._members.get(peer_id)):
             member.up = False
-            member.next_check = max(now, self._conduct.left_alone_until(peer_id))
+            member.next_check = max(now, self._conduct.left_alone_until(peer_id, now))
+        if consequence is Consequence.BANNED:
+            self._hear_no_more(peer_id, now)
         return consequence
+
+    def denounced(self, witness: PeerId, about: tuple[PeerId, ...], now: float) -> list[PeerId]:
+        """A member says that it found these lying. Returns those that are live no more by it: two others say so."""
+        others = [peer_id for peer_id in about if peer_id != self._own]
+        live = [peer_id for peer_id in others if self._is_live(peer_id, now)]
+        self._conduct.denounced(witness, others, now)
+        gone = [peer_id for peer_id in live if not self._is_live(peer_id, now)]
+        for peer_id in gone:
+            member = self._members[peer_id]
+            member.up, member.next_check = False, self._conduct.left_alone_until(peer_id, now)
+        return gone
 
     def ban(self, peer_id: PeerId, now: float, duration_s: float = BAN_S) -> None:
         """Not listed, not tried, until `duration_s` seconds from now."""
         self._conduct.ban(peer_id, now, duration_s)
         if member := self._members.get(peer_id):
             member.up = False
+        self._hear_no_more(peer_id, now)
 
     def unban(self, peer_id: PeerId, now: float) -> None:
         """Forgive: the peer is tried again at once where it was last seen or announced."""
         self._conduct.forgive(peer_id)
-        if member := self._members.get(peer_id):
-            member.next_check, member.failures = now, 0
-        for item in self._candidates.values():
-            if item.peer_id == peer_id:
-                item.next_try = now
+        self._try_again(peer_id, now)
 
     def is_banned(self, peer_id: PeerId, now: float) -> bool:
         """True while a ban lasts."""
         return self._conduct.is_banned(peer_id, now)
+
+    def is_said_to_lie(self, peer_id: PeerId, now: float) -> bool:
+        """True while it is left alone because others found it lying."""
+        return self._conduct.is_said_to_lie(peer_id, now)
 
     def standing(self, peer_id: PeerId, now: float) -> Standing:
         """What we think of it now."""
@@ -379,6 +393,19 @@ class Roster:
     def _look_into(self, peer_id: PeerId, now: float, unless_at: tuple[str, int] | None = None) -> None:
         if (member := self._members.get(peer_id)) and member.up and member.place != unless_at:
             member.next_check = min(member.next_check, max(now, member.checked_at + CHECK_AGAIN_S))
+
+    def _hear_no_more(self, witness: PeerId, now: float) -> None:
+        """Whom we left alone because of its word is tried again."""
+        for peer_id in self._conduct.denounced_by(witness):
+            if not self._conduct.is_shunned(peer_id, now) and not self._is_live(peer_id, now):
+                self._try_again(peer_id, now)
+
+    def _try_again(self, peer_id: PeerId, now: float) -> None:
+        if member := self._members.get(peer_id):
+            member.next_check, member.failures = now, 0
+        for item in self._candidates.values():
+            if item.peer_id == peer_id:
+                item.next_try = now
 
     def _met_elsewhere(self, who: Introduction, now: float) -> None:
         """A live peer has a second good address: the first one stays, so that open connections keep their use, but

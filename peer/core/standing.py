@@ -8,9 +8,11 @@ accident is not a ban).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from peer.core.hearsay import Hearsay
 from peer.core.voucher import PeerId
 
 BAN_S = 30 * 86400.0
@@ -49,7 +51,7 @@ class Consequence(Enum):
 
     PAROLE = "parole"
     LEFT_ALONE = "left alone"
-    """Three strikes: not used for `PAROLE_S` seconds."""
+    """Three strikes, or the word of two others: not used for `PAROLE_S` seconds."""
     BANNED = "banned"
 
 
@@ -60,11 +62,12 @@ class _Strikes:
 
 
 class Conduct:
-    """Bans and strikes of all members."""
+    """Bans and strikes of all members, and what they say of each other."""
 
     def __init__(self) -> None:
         self._bans: dict[PeerId, float] = {}
         self._strikes: dict[PeerId, _Strikes] = {}
+        self._hearsay = Hearsay(PAROLE_S)
 
     def offend(self, peer_id: PeerId, offence: Offence, now: float) -> Consequence:
         """The member misbehaved: some offences ban at once, others are strikes."""
@@ -86,23 +89,37 @@ class Conduct:
         """Banned until `duration_s` seconds from now."""
         self._bans[peer_id] = now + duration_s
 
+    def denounced(self, witness: PeerId, about: Iterable[PeerId], now: float) -> None:
+        """A member says that it found these lying. Who may not be used is not listened to."""
+        if not self.is_shunned(witness, now):
+            self._hearsay.hear(witness, about, now)
+
+    def denounced_by(self, witness: PeerId) -> tuple[PeerId, ...]:
+        """Whom it said that of."""
+        return self._hearsay.spoken_of_by(witness)
+
     def forgive(self, peer_id: PeerId) -> None:
-        """Forget bans and strikes."""
+        """Forget bans, strikes and what others say."""
         self._bans.pop(peer_id, None)
         self._strikes.pop(peer_id, None)
+        self._hearsay.forget(peer_id)
 
     def is_banned(self, peer_id: PeerId, now: float) -> bool:
         """True while a ban lasts."""
         return now < self._bans.get(peer_id, now)
 
     def is_shunned(self, peer_id: PeerId, now: float) -> bool:
-        """True while the member may not be used: banned, or left alone after three strikes."""
-        return self.is_banned(peer_id, now) or now < self.left_alone_until(peer_id)
+        """True while the member may not be used: banned, or left alone."""
+        return self.is_banned(peer_id, now) or now < self.left_alone_until(peer_id, now)
 
-    def left_alone_until(self, peer_id: PeerId) -> float:
-        """End of the pause after three strikes; minus infinity when there was none."""
-        record = self._strikes.get(peer_id)
-        return record.away_until if record else float("-inf")
+    def is_said_to_lie(self, peer_id: PeerId, now: float) -> bool:
+        """True while it is left alone because others found it lying."""
+        return self._believed_until(peer_id, now) is not None
+
+    def left_alone_until(self, peer_id: PeerId, now: float) -> float:
+        """End of the pause after three strikes, or after the word of two others; minus infinity when there is
+        none."""
+        return max(self._struck_until(peer_id), self._believed_until(peer_id, now) or float("-inf"))
 
     def standing(self, peer_id: PeerId, now: float) -> Standing:
         """What we think of it now."""
@@ -111,4 +128,17 @@ class Conduct:
         record = self._strikes.get(peer_id)
         if record and (now < record.away_until or any(now - at < PAROLE_S for at in record.times)):
             return Standing.ON_PAROLE
-        return Standing.GOOD
+        return Standing.ON_PAROLE if self.is_said_to_lie(peer_id, now) else Standing.GOOD
+
+    def _struck_until(self, peer_id: PeerId) -> float:
+        record = self._strikes.get(peer_id)
+        return record.away_until if record else float("-inf")
+
+    def _believed_until(self, peer_id: PeerId, now: float) -> float | None:
+        """Who misbehaves itself is no witness any more; what others say of a witness is not asked, or slander would
+        protect the slandered's slanderers in a circle."""
+
+        def is_credible(witness: PeerId) -> bool:
+            return not self.is_banned(witness, now) and now >= self._struck_until(witness)
+
+        return self._hearsay.believed_until(peer_id, now, is_credible)

@@ -5,7 +5,8 @@ response with Content-Length, no header twice, one range a request. curl with a 
 
     GET /nearfetch/1/hello                     200 Hello
     GET /nearfetch/1/content/{id}              200 Offer | 404
-    GET /nearfetch/1/content/{id}?after={v}    the same, held while its version is v, for Nearfetch-Wait seconds
+    GET /nearfetch/1/content/{id}?after={v}    the same, held while its version is v, for Nearfetch-Wait seconds;
+                                               Nearfetch-Distrusts: whose word counts nothing to who asks
     GET /nearfetch/1/content/{id}/bytes        206 + Nearfetch-Vouchers | 400 | 404 | 416 | 503 + Retry-After
     GET /nearfetch/1/certificates/{peer id}    200 DER | 404
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -40,6 +41,7 @@ MAX_RETRY_AFTER_S = 86_400.0
 MAX_VERSION = 10**16 - 1
 NOTHING = 0
 """The version of what is not there (404), and of offers by agents that know no versions."""
+DISTRUSTS_A_REQUEST = 8
 MAX_WAIT_S = 30
 """Seconds a question may be held: shorter than what routers and firewalls take for a dead connection."""
 
@@ -69,7 +71,10 @@ _CERTIFICATE = re.compile(r"/nearfetch/1/certificates/([0-9a-f]{64})", re.ASCII)
 _RANGE = re.compile(r"bytes=([0-9]{1,16})-([0-9]{1,16})", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
+_DISTRUST = re.compile(r"([0-9a-f]{64})(;lied)?", re.ASCII)
 _VOUCHER = re.compile(r"([0-9]{1,10});([0-9a-f]{64});([0-9a-f]{64});([A-Za-z0-9_-]{86})", re.ASCII)
+
+NOBODY: frozenset[PeerId] = frozenset()
 
 T = TypeVar("T")
 Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
@@ -126,6 +131,13 @@ class HelloRequest(msgspec.Struct, frozen=True):
     """Ask who you are."""
 
 
+class Distrust(msgspec.Struct, frozen=True):
+    """What this member signed counts nothing to who says so. `lied`: because it found it lying itself."""
+
+    peer_id: PeerId
+    lied: bool
+
+
 class OfferRequest(msgspec.Struct, frozen=True):
     """Ask what you have of a content; with `wait_s`, only once that is another version than `after`."""
 
@@ -133,6 +145,18 @@ class OfferRequest(msgspec.Struct, frozen=True):
     after: int = NOTHING
     wait_s: int = 0
     """0: the answer is wanted at once."""
+    distrusts: tuple[Distrust, ...] = ()
+    """What is held on the word of these alone is of no use to who asks."""
+
+    @property
+    def distrusted(self) -> frozenset[PeerId]:
+        """The same, without the reason."""
+        return frozenset(item.peer_id for item in self.distrusts) if self.distrusts else NOBODY
+
+    @property
+    def denounced(self) -> tuple[PeerId, ...]:
+        """Whom the asker found lying."""
+        return tuple(item.peer_id for item in self.distrusts if item.lied)
 
 
 class BytesRequest(msgspec.Struct, frozen=True):
@@ -242,9 +266,14 @@ def parse_content_range(value: str) -> ContentRange:
 
 
 def format_request(
-    target: str, port: int | None = None, item: ByteRange | None = None, wait_s: int | None = None
+    target: str,
+    port: int | None = None,
+    item: ByteRange | None = None,
+    wait_s: int | None = None,
+    distrusts: Sequence[Distrust] = (),
 ) -> bytes:
-    """A request head for `target` (from `hello_target` and its sisters); `wait_s` goes with a `watch_target`."""
+    """A request head for `target` (from `hello_target` and its sisters); `wait_s` goes with a `watch_target`, the
+    first eight `distrusts` with an `offer_target` too."""
     lines = [f"GET {target} HTTP/1.1", "Host: nearfetch"]
     if item is not None:
         lines.append(f"Range: bytes={item.start}-{item.stop - 1}")
@@ -252,6 +281,9 @@ def format_request(
         lines.append(f"Nearfetch-Port: {port}")
     if wait_s is not None:
         lines.append(f"Nearfetch-Wait: {wait_s}")
+    if distrusts:
+        named = (item.peer_id + (";lied" if item.lied else "") for item in distrusts[:DISTRUSTS_A_REQUEST])
+        lines.append(f"Nearfetch-Distrusts: {', '.join(named)}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
@@ -424,14 +456,25 @@ def _wait_s(headers: dict[str, str]) -> int:
     return seconds
 
 
+def _distrusts(headers: dict[str, str]) -> tuple[Distrust, ...]:
+    value = headers.get("nearfetch-distrusts")
+    if value is None:
+        return ()
+    matches = [_DISTRUST.fullmatch(item) for item in value.split(", ", DISTRUSTS_A_REQUEST)]
+    found = tuple(Distrust(PeerId(match[1]), match[2] is not None) for match in matches if match)
+    if len(matches) > DISTRUSTS_A_REQUEST or len({item.peer_id for item in found}) < len(matches):
+        raise WireError(f"distrust names 1 to {DISTRUSTS_A_REQUEST} members, each once")
+    return found
+
+
 def _request(target: str, headers: dict[str, str]) -> Request:
     match = _CONTENT.fullmatch(target)
     if match is not None:
         content_id = ContentId(match[1])
         if match[2] is None:
-            return OfferRequest(content_id)
+            return OfferRequest(content_id, distrusts=_distrusts(headers))
         if match[3] is not None:
-            return OfferRequest(content_id, int(match[3]), _wait_s(headers))
+            return OfferRequest(content_id, int(match[3]), _wait_s(headers), _distrusts(headers))
         if "range" not in headers:
             raise WireError("bytes are served by range only")
         return BytesRequest(content_id, parse_range(headers["range"]))

@@ -27,6 +27,7 @@ GET /statistics
 GET /jobs
 POST /jobs
 GET /jobs/{job}
+GET /jobs/{job}/explain
 PATCH /jobs/{job}
 POST /jobs/{job}/files
 POST /jobs/{job}/resume

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent.core.facts import OriginFacts, RangeSupport, Sharing
+from agent.core.provenance import Provenance, Reason
+from agent.core.sources import CACHE, ORIGIN
 from agent.core.spec import Decision, NearUse, Snapshot
 from agent.records import decode_file, encode_file
 from agent.schema import NewFile
@@ -44,6 +46,9 @@ FULL = Snapshot(
     former_ids=(ContentId("d" * 64), ContentId("e" * 64)),
     wanted=(ByteRange(5, 10), ByteRange(20, 1 << 60)),
     position=0,
+    provenance=Provenance(pairs=((ORIGIN, Reason.OURS), (CACHE, Reason.NEAREST)), runs=(3, 2, 1, 0, 250, 1)),
+    seconds=12.5,
+    fastest=1e6,
 )
 
 
@@ -71,3 +76,11 @@ def test_the_decision_is_the_validation_state(decision: Decision | None) -> None
 def test_a_document_of_an_older_version_has_fewer_fields() -> None:
     old = b'{"new":{"url":"http://origin.example/file","path":"/tmp/file"},"finished":true}'
     assert decode_file(old).snapshot == Snapshot(finished=True)
+
+
+def test_a_reason_of_another_version_is_not_known_and_the_others_keep_theirs() -> None:
+    old = (
+        b'{"new":{"url":"http://origin.example/file","path":"/tmp/file"},'
+        b'"provenance":[[["origin","moonshine"],["cache","nearest"]],[4,1,2,2]]}'
+    )
+    assert decode_file(old).snapshot.provenance == Provenance(pairs=((CACHE, Reason.NEAREST),), runs=(4, 0, 2, 1))

@@ -79,6 +79,10 @@ class MemoryStore:
     def vouchers(self, content_id: ContentId, chunk: ChunkIndex) -> tuple[Voucher, ...]:
         return self.items[content_id].vouchers.get(chunk, ())
 
+    def resting_on(self, content_id: ContentId, signers: frozenset[PeerId]) -> Bitfield:
+        said = self.items[content_id].vouchers.items() if content_id in self.items else ()
+        return bitfield(chunk for chunk, given in said if given and {item.signer for item in given} <= signers)
+
     def hold(self, content_id: ContentId) -> Callable[[], bool]:
         self.held += 1
 

@@ -3,6 +3,7 @@
 A host has an up and a down capacity; a request is a flow whose rate is what max-min fairness over its two ends
 gives it. Offers travel like the agents': coalesced, a moment late. Only what the core commands happens; whether it
 keeps its promises is asserted while it runs. Nothing real moves: bytes are counted, digests are true but for liars.
+Who wants to see what the cores are told and what they command adds an observer (swarm_diary.py is one).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from agent.core.spec import TransferSpec
 from agent.core.transfer import FileTransfer
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind
-from peer.core.standing import BANNING
+from peer.core.standing import BANNING, Offence
 from peer.core.voucher import PeerId, Voucher
 from validation.content import MIN_CHUNK_BYTES, NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout
 from validation.digest import ChunkDigest
@@ -38,6 +39,8 @@ LOST_S = 2.0
 """After so long, others know that an agent is gone."""
 STALL_S = 10.0
 """After so long without a byte, a request fails."""
+RENEW_S = 0.25
+"""After a ban, others are asked in other words, and hear of it."""
 PIECE_S = 0.25
 """Arrived bytes are told at least this often."""
 
@@ -61,6 +64,10 @@ class Host:
     """From then on nothing comes from the origin to it."""
     lies: float = 0.0
     """Part of its chunks that it sends as noise under true vouchers."""
+    forges: bool = False
+    """It vouches for that noise, with its own key."""
+    leaves: bool = False
+    """It says goodbye as soon as it has everything."""
     stalls: bool = False
     """It takes requests and sends nothing."""
     has_all: bool = False
@@ -88,6 +95,10 @@ class Flow:
         return min(self.command.item.stop, int(self.command.item.stop - self.left + 1e-6))
 
 
+Observer = Callable[["Agent", ev.FileEvent, list[cmd.Command]], None]
+"""Called for every event that a core was given, with what it commanded; the world has done nothing of that yet."""
+
+
 class Agent:
     """One transfer and what surrounds it."""
 
@@ -101,14 +112,19 @@ class Agent:
         self.have = NO_CHUNKS
         self.said: cmd.PublishClaim | None = None
         self.asks = False
-        self.told: dict[Agent, object] = {}
-        """What each of the others was told last."""
         self.news_at: dict[Agent, float] = {}
         self.vouchers: dict[int, Voucher] = {}
         self.noise: dict[int, None] = {}
         """Chunks of its part file that are not what they should be."""
         self.flows: dict[ev.RequestId, Flow] = {}
+        self.sending: dict[ev.RequestId, None] = {}
+        """Requests that have not arrived where they go."""
         self.banned: set[Agent] = set()
+        self.heard: dict[Agent, set[Agent]] = {}
+        """Who told it of whom that he lies."""
+        self.known_to: set[Agent] = set()
+        self.shrank = False
+        """It has less to offer than before."""
         self.alive = False
         self.gone = False
         self.finished_at: float | None = None
@@ -116,10 +132,21 @@ class Agent:
         self.armed: float | None = None
         self.idle_since: float | None = None
 
+    def leaves_alone(self, other: Agent) -> bool:
+        """Two say of it that it lies."""
+        return len(self.heard.get(other, ())) >= 2
+
+    def avoids(self, other: Agent) -> bool:
+        """It does not ask it for anything."""
+        return other in self.banned or self.leaves_alone(other)
+
     def handle(self, event: ev.FileEvent) -> None:
         if self.gone:
             return
-        for command in self.transfer.handle(event, self.swarm.now):
+        commands = self.transfer.handle(event, self.swarm.now)
+        for observe in self.swarm.observers:
+            observe(self, event, commands)
+        for command in commands:
             self.swarm.perform(self, command)
         at = self.transfer.deadline()
         if at is not None and at != self.armed:
@@ -153,6 +180,7 @@ class Swarm:
         self.origin_bytes = 0.0
         self.asked_of_origin: Counter[int] = Counter()
         self.wrong = 0
+        self.observers: list[Observer] = []
         self.agents = [Agent(self, number, host) for number, host in enumerate(hosts)]
         self.by_peer = {agent.peer: agent for agent in self.agents}
         self._flows: list[Flow] = []
@@ -338,7 +366,8 @@ class Swarm:
                 self.at(self.now + 3 * DELAY_S, lambda: agent.handle(ev.NearAnswered(file=agent.file)))
             case cmd.StopAsking():
                 agent.asks = False
-            case cmd.FetchRange():
+            case cmd.FetchRange(request=request):
+                agent.sending[request] = None
                 self.at(self.now + DELAY_S, lambda: self._fetch(agent, command))
             case cmd.AbortFetch(request=request):
                 self.at(self.now, lambda: self._abort(agent, request))
@@ -356,16 +385,24 @@ class Swarm:
             case cmd.ReportPeer(peer=peer, offence=offence):
                 liar = self.by_peer[peer]
                 assert liar.host.lies, f"an honest peer was reported: {offence}"
+                assert (offence is Offence.FALSE_VOUCHER) is liar.host.forges, f"for the wrong thing: {offence}"
                 if offence in BANNING:
                     self._ban(agent, liar)
                     self.at(
                         self.now, lambda: agent.handle(ev.SourceLost(file=agent.file, source=peer_source(peer)))
                     )
             case cmd.ValidateContent(attempt=attempt):
-                self.wrong += len(agent.noise)
-                self.at(self.now, lambda: agent.handle(ev.ContentAccepted(file=agent.file, attempt=attempt)))
+                self.at(self.now, lambda: self._validate(agent, attempt))
+            case cmd.Refetching():
+                self.at(self.now, lambda: agent.handle(ev.Begun(file=agent.file)))
+            case cmd.WithdrawContent():
+                agent.have, agent.shrank = NO_CHUNKS, True
+                self._news(agent)
             case cmd.Finished():
+                self.wrong += len(agent.noise)
                 agent.finished_at = self.now
+                if agent.host.leaves:
+                    self.at(self.now, lambda: self._leave(agent))
             case cmd.Troubled(retry_at=retry_at):
                 self.at(retry_at, lambda: agent.handle(ev.Begun(file=agent.file)))
             case cmd.Failed(message=message):
@@ -373,14 +410,33 @@ class Swarm:
             case _:
                 pass
 
+    def _validate(self, agent: Agent, attempt: int) -> None:
+        """A validator sees all noise."""
+        right = ev.ContentAccepted(file=agent.file, attempt=attempt)
+        wrong = ev.ContentRejected(file=agent.file, attempt=attempt, reason="noise")
+        agent.handle(wrong if agent.noise else right)
+
     def _ban(self, agent: Agent, liar: Agent) -> None:
         """What rests on its word is not offered any more."""
         agent.banned.add(liar)
         for chunk, voucher in list(agent.vouchers.items()):
             if voucher.signer == liar.peer:
                 del agent.vouchers[chunk]
-                agent.have = Bitfield(agent.have & ~(1 << chunk))
+                agent.have, agent.shrank = Bitfield(agent.have & ~(1 << chunk)), True
         self._news(agent)
+        for other in self.agents:
+            if other not in (agent, liar):
+                self.at(self.now + RENEW_S, lambda other=other: self._denounce(agent, liar, other))  # type: ignore[misc]
+
+    def _denounce(self, agent: Agent, liar: Agent, to: Agent) -> None:
+        """It asks another again what that has, and says of whom it knows that he lies."""
+        if agent.gone or to.gone or agent in to.banned:
+            return
+        self._tell(to, agent)
+        before = to.leaves_alone(liar)
+        to.heard.setdefault(liar, set()).add(agent)
+        if to.leaves_alone(liar) and not before and liar not in to.banned:
+            to.handle(ev.SourceLost(file=to.file, source=peer_source(liar.peer)))
 
     def _start(self, agent: Agent) -> None:
         agent.alive = True
@@ -391,19 +447,35 @@ class Swarm:
             agent.handle(ev.Begun(file=agent.file))
 
     def _die(self, agent: Agent) -> None:
+        self._go(agent)
+        for other in self.agents:
+            self.at(self.now + LOST_S, lambda other=other: self._lose(other, agent))  # type: ignore[misc]
+
+    def _leave(self, agent: Agent) -> None:
+        """With a goodbye: connections are closed."""
+        self._go(agent)
+        for flow in [each for each in self._flows if each.giver is agent]:
+            self._end(flow)
+            self.at(self.now + DELAY_S, lambda flow=flow: self._fail(flow, FailureKind.CONNECTION_CLOSED))  # type: ignore[misc]
+        for other in self.agents:
+            self.at(self.now + DELAY_S, lambda other=other: self._lose(other, agent))  # type: ignore[misc]
+
+    def _go(self, agent: Agent) -> None:
         agent.gone = True
         agent.alive = False
         for flow in list(agent.flows.values()):
             self._flows.remove(flow)
         agent.flows.clear()
         self._share()
-        for other in self.agents:
-            lost = ev.SourceLost(file=other.file, source=peer_source(agent.peer))
-            self.at(self.now + LOST_S, lambda other=other, lost=lost: other.handle(lost) if other.alive else None)  # type: ignore[misc]
+
+    def _lose(self, agent: Agent, gone: Agent) -> None:
+        if agent.alive:
+            agent.handle(ev.SourceLost(file=agent.file, source=peer_source(gone.peer)))
 
     def _fetch(self, agent: Agent, command: cmd.FetchRange) -> None:
-        if agent.gone:
+        if agent.gone or command.request not in agent.sending:
             return
+        del agent.sending[command.request]
         who = peer_of(command.source)
         giver = None if who is None else self.by_peer[who]
         flow = Flow(
@@ -420,7 +492,7 @@ class Swarm:
         else:
             assert giver is not None
             if not all(giver.have >> chunk & 1 for chunk in chunks):
-                assert giver.banned, "asked for what it never had"
+                assert giver.shrank, "asked for what it never had"
                 self.at(self.now + DELAY_S, lambda: self._fail(flow, FailureKind.LENGTH_MISMATCH))
                 return
             taken = sum(each.giver is giver for each in self._flows)
@@ -436,39 +508,43 @@ class Swarm:
 
     def _abort(self, agent: Agent, request: ev.RequestId) -> None:
         flow = agent.flows.get(request)
-        if flow is None:
-            self.at(self.now + DELAY_S, lambda: self._abort(agent, request) if not agent.gone else None)
-            if agent.transfer.phase.value != "fetching":
-                self._events.pop()
-            return
-        self._end(flow)
-        self._fail(flow, FailureKind.ABORTED)
+        if flow is not None:
+            self._end(flow)
+        elif request in agent.sending:
+            del agent.sending[request]
+        else:
+            return  # it is over
+        why = Failure(kind=FailureKind.ABORTED, message="aborted")
+        agent.handle(ev.RangeFailed(file=agent.file, request=request, failure=why))
 
     def _vouchers(self, flow: Flow) -> tuple[Voucher, ...]:
         if flow.giver is None:
             return ()
         given = []
         for chunk in self.layout.touched_by(flow.command.item):
-            noise = flow.agent.noise
+            noise, giver = flow.agent.noise, flow.giver
             noise.pop(chunk, None)
-            if random.Random(f"{flow.giver.number} {chunk}").random() < flow.giver.host.lies:
+            lies = random.Random(f"{giver.number} {chunk}").random() < giver.host.lies
+            if lies or chunk in giver.noise:
                 noise[chunk] = None
-            given.append(flow.giver.vouchers.get(chunk) or self._sign(flow.giver, chunk))
+            forged = self._sign(giver, chunk, "noise") if lies and giver.host.forges else None
+            given.append(forged or giver.vouchers.get(chunk) or self._sign(giver, chunk))
         liars = {liar.peer for liar in flow.agent.banned}
         return tuple(voucher for voucher in given if voucher.signer not in liars)
 
-    def _sign(self, agent: Agent, chunk: int) -> Voucher:
+    def _sign(self, agent: Agent, chunk: int, flavour: str = "true") -> Voucher:
         content_id = next(a for a in self.agents if a.transfer.content_ids).transfer.content_ids[0]
         return Voucher(
             content_id=content_id,
             chunk=ChunkIndex(chunk),
-            digest=digest_of(chunk),
+            digest=digest_of(chunk, flavour),
             signer=agent.peer,
             signature=b"",
         )
 
     def _publish(self, agent: Agent, command: cmd.PublishChunk) -> None:
-        assert command.chunk not in agent.noise, "noise is offered"
+        forged = any(each.digest == command.digest for each in command.vouchers)
+        assert command.chunk not in agent.noise or forged, "noise is offered that nobody vouched for"
         agent.have = Bitfield(agent.have | 1 << command.chunk)
         agent.vouchers[command.chunk] = (
             command.vouchers[0] if command.vouchers else self._sign(agent, command.chunk)
@@ -497,13 +573,13 @@ class Swarm:
     def _say(self, of: Agent, to: Agent) -> None:
         claimed = NO_CHUNKS if of.said is None else of.said.chunks
         wants = of.said is not None and of.said.wants
-        offer = (of.have, claimed, wants)
-        if of.gone or of in to.banned or not to.asks or (offer == of.told.get(to) and False):
+        if of.gone or of in to.banned or not to.asks:
             return
-        of.told[to] = offer
-        if not any(offer):
+        source = peer_source(of.peer)
+        event: ev.FileEvent = ev.SourceLost(file=to.file, source=source)
+        if of.have or claimed or wants:
+            of.known_to.add(to)
+            event = ev.SourceOffered(file=to.file, source=source, have=of.have, claimed=claimed, wants=wants)
+        elif to not in of.known_to:
             return
-        event = ev.SourceOffered(
-            file=to.file, source=peer_source(of.peer), have=of.have, claimed=claimed, wants=wants
-        )
         self.at(self.now + DELAY_S, lambda: to.handle(event) if of not in to.banned and to.asks else None)

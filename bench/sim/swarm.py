@@ -1,0 +1,221 @@
+"""A scenario in virtual time: hosts, links, contents and what happens meanwhile; and whether all keeps its promises.
+
+Every run ends: with everybody done, or with a `SimError` that says who waits for what. Never knows: wall-clock
+time, how results are shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from agent.core.facts import OriginFacts, RangeSupport
+from agent.core.spec import TransferSpec
+from agent.core.tuning import Tuning
+from bench.bounds import bound_of, goodput, unit_of
+from bench.scenarios import FullDisk, Kill, Late, Lie, OriginDies, Scenario, Slow
+from bench.sim.clock import Clock
+from bench.sim.host import Host, Transfer
+from bench.sim.network import Flow, Link, Network
+from peer.core.failure import FailureKind
+from validation.content import ChunkLayout, content_id_by_url
+from validation.digest import ChunkDigest
+
+NEIGHBOURS = 32
+"""Peers that one agent listens to, at most, as the agents have it (`agent/near.py`)."""
+OVERHEAD_S = 0.002
+"""Of a request, beside its round trip: parsing, looking up, the first read."""
+MEET_S = 0.03
+"""From asking for the first time to the first answers: connections have to be made."""
+IDLE_S = 3.0
+"""Waiting with nothing in flight counts as idle from here on."""
+
+
+class SimError(Exception):
+    """The run has no result; str() is one sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What the scenario does not say."""
+
+    seed: int = 1
+    latency_s: float = 0.001
+    """One way."""
+    sites: int = 1
+    """The hosts are spread evenly over so many; the origin is at none of them."""
+    site_rate: int = 0
+    """Bit/s of each site's way out, if there are several."""
+
+
+class Content:
+    """One file, as the origin serves it."""
+
+    def __init__(self, number: int, length: int) -> None:
+        self.number = number
+        self.url = f"http://origin.example/content-{number}.bin"
+        self.layout = ChunkLayout.for_length(length)
+        self.facts = OriginFacts(length=length, etag=f'"{number}"', ranges=RangeSupport.PROMISED)
+        self.content_id = content_id_by_url(self.url, f'"{number}"', length)
+        self.digests = self._digests("true")
+        self.noise = self._digests("noise")
+        self.from_origin = [0] * self.layout.count
+        """How often each chunk was brought whole from the origin."""
+
+    def _digests(self, flavour: str) -> tuple[ChunkDigest, ...]:
+        """Any injection will do."""
+        return tuple(
+            hashlib.sha256(f"{flavour} {self.number} {chunk}".encode()).digest() for chunk in range(self.layout.count)
+        )
+
+
+class Swarm:
+    """Everything. `run` it once."""
+
+    def __init__(self, scenario: Scenario, world: World, tuning: Tuning | None = None) -> None:
+        self.scenario = scenario
+        self.seed = world.seed
+        self.tuning = tuning or Tuning()
+        self.latency_s = world.latency_s
+        self.ask_s = 2 * world.latency_s + OVERHEAD_S
+        self.meet_s = MEET_S + 4 * world.latency_s
+        big = scenario.agents > 256
+        self.hear_s = 0.05 if big else 0.0
+        """What comes within this time is heard together: a turn of the loop in an agent with many neighbours."""
+        self.clock = Clock(0.004 if big else 0.0005)
+        self.network = Network(self.clock, scenario.agents)
+        self.origin = Link(goodput(scenario.origin.up))
+        self.origin_sent = 0.0
+        self.origin_is_down = False
+        self.idle_s = 0.0
+        self.left = 0
+        """Whose end is waited for."""
+        self.contents = [Content(number, scenario.size) for number in range(scenario.files)]
+        self.hosts = [self._host(number) for number in range(scenario.agents)]
+        self.by_peer = {host.peer: host for host in self.hosts}
+        self._awaited = frozenset(scenario.awaited)
+        self._build_sites(world)
+        self._introduce(random.Random(f"neighbours {world.seed}"))
+        self._plan()
+
+    # --- making it -------------------------------------------------------------------------------------------
+
+    def _host(self, number: int) -> Host:
+        link = self.scenario.link_of(number)
+        host = Host(self, number, goodput(link.up), goodput(link.down))
+        for content in self.contents:
+            spec = None
+            if number >= self.scenario.seeds:
+                spec = TransferSpec(file=Transfer.file_of(content.number), url=content.url)
+            host.transfers.append(Transfer(host, content, spec))
+        return host
+
+    def _build_sites(self, world: World) -> None:
+        if world.sites > 1:
+            sites = [Link(goodput(world.site_rate)) for _ in range(world.sites)]
+            for host in self.hosts:
+                host.site = sites[host.number % world.sites]
+
+    def _introduce(self, rng: random.Random) -> None:
+        """Who listens to whom: everybody to everybody, or to so many at random. It is mutual: who is asked asks
+        back. Rings in random order make it even, and leave nobody out."""
+        count = len(self.hosts)
+        pairs: set[tuple[int, int]] = set()
+        if count - 1 <= NEIGHBOURS:
+            pairs.update((one, other) for one in range(count) for other in range(one))
+        else:
+            order = list(range(count))
+            for _ in range(NEIGHBOURS // 2):
+                rng.shuffle(order)
+                pairs.update((max(pair), min(pair)) for pair in zip(order, [*order[1:], order[0]], strict=True))
+        for one, other in sorted(pairs):
+            for mine, theirs in zip(self.hosts[one].transfers, self.hosts[other].transfers, strict=True):
+                mine.neighbours.append(theirs)
+                theirs.neighbours.append(mine)
+
+    def _plan(self) -> None:
+        unit_s = unit_of(self.scenario)
+        for number, at in self.scenario.starts(unit_s).items():
+            self.clock.at(at, Host.begin, self.hosts[number])
+        self.left = len(self._awaited)
+        for item in self.scenario.happenings:
+            match item:
+                case Kill(agent=agent, at=at):
+                    self.clock.at(at * unit_s, Host.die, self.hosts[agent])
+                case OriginDies(at=at):
+                    self.clock.at(at * unit_s, Swarm._origin_dies, self)
+                case Lie(agent=agent, share=share):
+                    self.hosts[agent].lies = share
+                case FullDisk(agent=agent, share=share):
+                    self.hosts[agent].room = round(share * self.scenario.total_bytes)
+                case Slow() | Late():
+                    pass  # in the links, and in the starts
+                case _:
+                    assert_never(item)
+
+    def _origin_dies(self) -> None:
+        self.origin_is_down = True
+        for flow in tuple(self.origin.flows):
+            flow.fail(FailureKind.CONNECTION_CLOSED)
+
+    # --- what hosts ask --------------------------------------------------------------------------------------
+
+    def origin_links(self, host: Host) -> tuple[Link, ...]:
+        """What bytes of the origin go over."""
+        return (self.origin, host.down)
+
+    def finished(self, transfer: Transfer) -> None:
+        """A transfer has everything."""
+        host = transfer.host
+        transfer.done = True
+        if all(each.done for each in host.transfers):
+            host.finished_s = self.clock.now
+            self.left -= host.number in self._awaited
+
+    def idled(self, seconds: float) -> None:
+        """A transfer waited with nothing in flight."""
+        self.idle_s += max(0.0, seconds - IDLE_S)
+
+    def broken(self, what: str) -> SimError:
+        """A promise was not kept."""
+        return SimError(f"{self.scenario.name}, {self.clock.now:.3f} s: {what}")
+
+    # --- running ---------------------------------------------------------------------------------------------
+
+    @property
+    def limit_s(self) -> float:
+        """No run is longer: as in the laboratory, each alone at the origin, one after the other, and more."""
+        bound = bound_of(self.scenario)
+        return 30 + 1.5 * (bound.t_min_s + min(64, len(self.scenario.leechers)) * bound.source_s)
+
+    def run(self, each_turn: Callable[[], None] | None = None) -> None:
+        """Until everybody is done who is waited for. Raises SimError."""
+        clock, network, limit_s = self.clock, self.network, self.limit_s
+        while self.left:
+            if not clock.turn():
+                raise self.broken(f"nothing will ever happen again: {self._who_waits()}")
+            network.settle()
+            if each_turn is not None:
+                each_turn()
+            if clock.now > limit_s:
+                raise self.broken(f"it takes too long: {self._who_waits()}")
+        self._settle_accounts()
+
+    def _settle_accounts(self) -> None:
+        """What is under way counts as far as it came."""
+        for host in self.hosts:
+            for transfer in host.transfers:
+                for request in tuple(transfer.requests.values()):
+                    request.drop()
+                if transfer.idle_since is not None:
+                    self.idled(self.clock.now - transfer.idle_since)
+
+    def _who_waits(self) -> str:
+        waiting = [self.hosts[number] for number in sorted(self._awaited) if not self.hosts[number].done]
+        first = waiting[0]
+        transfer = next(each for each in first.transfers if not each.done)
+        others = f", and {len(waiting) - 1} more are not done" if len(waiting) > 1 else ""
+        return f"{first.name} {transfer.waits_for()}{others}"
