@@ -34,6 +34,7 @@ from peer.core.failure import Failure, FailureKind
 from peer.core.standing import Offence
 from peer.core.voucher import PeerId
 from peer.database import DatabaseError
+from validation.digest import ChunkDigest
 from validation.ranges import RangeSet
 
 _RESTING = (Phase.IDLE, Phase.FAILED, Phase.DECIDING, Phase.DONE)
@@ -126,7 +127,7 @@ class FileWork:
             case cmd.AbortFetch(request=request):
                 self.fetches.abort(request)
             case cmd.DigestChunk():
-                self._spawn(self._digest(command), "digest")
+                self._begin_digest(command)
             case cmd.ReportPeer(peer=peer, offence=offence, detail=detail):
                 self._report(peer, offence, detail)
             case cmd.ValidateContent(attempt=attempt):
@@ -242,21 +243,30 @@ class FileWork:
             except DatabaseError as error:
                 self._storage_failed(Failure(kind=FailureKind.IO_ERROR, message=str(error)))
 
+    def _begin_digest(self, command: cmd.DigestChunk) -> None:
+        """What was hashed while it was written needs no task."""
+        digest = None if self.part is None else self.fetches.fresh.take(command.chunk)
+        if digest is None:
+            self._spawn(self._digest(command), "digest")
+        else:
+            asyncio.get_running_loop().call_soon(self._digested, command, digest)
+
     async def _digest(self, command: cmd.DigestChunk) -> None:
         part = self.part
         if part is None:
             self._storage_failed(Failure(kind=FailureKind.IO_ERROR, message="there is no temporary file"))
             return
-        digest = self.fetches.fresh.take(command.chunk)
         try:
-            if digest is None:
-                digest = await self._context.parts.workers.run(part.digest_range, command.item)
+            digest = await self._context.parts.workers.run(part.digest_range, command.item)
         except _PART_ERRORS as error:
             self._storage_failed(_failure_of_error(error))
         else:
-            self._context.post(
-                ev.ChunkDigested(file=self.file, chunk=command.chunk, digest=digest, token=command.token)
-            )
+            self._digested(command, digest)
+
+    def _digested(self, command: cmd.DigestChunk, digest: ChunkDigest) -> None:
+        self._context.post(
+            ev.ChunkDigested(file=self.file, chunk=command.chunk, digest=digest, token=command.token)
+        )
 
     async def _publish(self, command: cmd.PublishChunk, number: int, withdrawn: asyncio.Event | None) -> None:
         """`withdrawn`: set once what was withdrawn before this is gone; else it would take this with it."""

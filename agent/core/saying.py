@@ -5,9 +5,10 @@ Never knows: why chunks are claimed, how offers travel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.core import commands as cmd
+from agent.core.chunks import ChunkBook
 from agent.core.sources import FileId
 from validation.content import NO_CHUNKS, Bitfield, ChunkLayout, ContentId
 
@@ -34,8 +35,15 @@ class Saying:
         self.said = NOTHING
         self._file = file
 
-    def news(self, said: Said) -> list[cmd.Command]:
-        """What is to be said now, if it is anything else than before."""
+    def news(self, said: Said, chunks: ChunkBook | None) -> list[cmd.Command]:
+        """What is to be said now, if it is anything else than before.
+
+        A chunk that was claimed stays claimed while it is being digested: it is not offered before that, and what
+        nobody claims and nobody has is asked for by the next one.
+        """
+        brought = NO_CHUNKS if chunks is None else self.said.claimed & chunks.digesting
+        if brought and said.content_ids == self.said.content_ids:
+            said = replace(said, claimed=Bitfield(said.claimed | brought))
         if said == self.said:
             return []
         self.said = said

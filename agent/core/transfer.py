@@ -221,7 +221,7 @@ class FileTransfer:
         self._advance(now, out)
         fetching = self._held.fetching
         said = NOTHING if fetching is None or not self._asks_near() else fetching.said
-        return self._saying.news(said) + out
+        return self._saying.news(said, self.chunks) + out
 
     def _phase_event(self, event: PhaseEvent, now: float, out: list[cmd.Command]) -> None:
         match event:

@@ -147,7 +147,7 @@ class Diary:
 
     def _check_waiting(self, agent: int, life: _Life, transfer: FileTransfer, now: float) -> None:
         """It is over, somebody owes it an answer, or it wants to be woken up soon."""
-        if life.ended_at is not None or life.open or life.owed:
+        if life.began_at is None or life.ended_at is not None or life.open or life.owed:
             return
         due = transfer.deadline()
         where = f"{now:.3f}: agent {agent} in {transfer.phase}"
