@@ -22,7 +22,7 @@ MORE = "--json shows all"
 def print_explanation(found: Explanation) -> None:
     """The job, then its files."""
     out(f"{found.job}  {found.name}")
-    out(f"{found.state}; {_from(found)}")
+    out(found.state if len(found.files) == 1 else f"{found.state}; {_from(found)}")
     if not found.files:
         out("the job has no file")
     for file in found.files[:MOST_FILES]:
@@ -38,7 +38,7 @@ def _print_file(file: FileExplanation, reasons: dict[str, str]) -> None:
     rows = list(_rows(file, reasons))
     if not rows:
         return
-    table(("SOURCE", "BYTES", "RANGES", "FIRST", "WHY NOT FROM NEARER"), rows[:MOST_ROWS])
+    table(("SOURCE", "BYTES", "RANGES", "FIRST RANGE", "WHY NOT FROM NEARER"), rows[:MOST_ROWS])
     if len(rows) > MOST_ROWS:
         out(f"… {len(rows) - MOST_ROWS} more, {MORE}")
 
@@ -46,7 +46,7 @@ def _print_file(file: FileExplanation, reasons: dict[str, str]) -> None:
 def _summary(file: FileExplanation) -> Iterator[str]:
     total = "an unknown length" if file.bytes_total is None else size_text(file.bytes_total)
     yield f"file {file.index}  {file.url}"
-    yield f"{file.state}: {size_text(file.bytes_held)} of {total} can be read; {_from(file)}"
+    yield f"{file.state}: {size_text(file.bytes_held)} of {total} are there; {_from(file)}"
     if file.origin_copies is not None and (file.bytes_held or file.bytes_from_origin):
         yield f"this agent loaded the origin with {file.origin_copies:.2f} copies of the file"
     timing = _timing(file)
@@ -56,13 +56,13 @@ def _summary(file: FileExplanation) -> Iterator[str]:
         text = "of unknown history: they came before the agent was started again"
         yield f"{size_text(file.bytes_unrecorded)} {text}"
     if not file.bytes_held:
-        yield "nothing of it can be read yet"
+        yield "nothing of it is there yet"
 
 
 def _from(item: Explanation | FileExplanation) -> str:
     parts = {"origin": item.bytes_from_origin, "peers": item.bytes_from_peers, "cache": item.bytes_from_cache}
     words = ", ".join(f"{name} {size_text(count)}" for name, count in parts.items())
-    return f"from {words}; in vain {size_text(item.bytes_discarded)}"
+    return f"from {words}; thrown away {size_text(item.bytes_discarded)}"
 
 
 def _timing(file: FileExplanation) -> str:
@@ -70,9 +70,9 @@ def _timing(file: FileExplanation) -> str:
         return ""
     took = f"took {file.seconds:.1f} s"
     if file.distance is None or file.least_seconds is None or file.fastest_rate is None:
-        return f"{took}: too short to tell how far that is from the bound"
-    bound = f"{file.least_seconds:.1f} s at {size_text(file.fastest_rate)}/s, its own best second"
-    return f"{took}: {file.distance:.2f} of the bound ({bound})"
+        return f"{took}, too short to tell how far that is from the bound"
+    best = f"{file.least_seconds:.1f} s at {size_text(file.fastest_rate)}/s, the best that this agent received"
+    return f"{took}, {file.distance:.2f} of the bound: {best}"
 
 
 def _rows(file: FileExplanation, reasons: dict[str, str]) -> Iterator[tuple[str, ...]]:

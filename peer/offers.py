@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 
 from peer.core import wire
+from peer.core.news import State
 from peer.core.voucher import PeerId
 from peer.core.wire import NOBODY
-from validation.content import NO_CHUNKS, Bitfield, ChunkLayout, ContentId
+from validation.content import NO_CHUNKS, Bitfield, ContentId
 
 if TYPE_CHECKING:
     from peer.house import Claim, Store
@@ -61,14 +62,8 @@ class Said:
     version: int
     response: bytes
     """The whole answer, head and body."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
-    layout: ChunkLayout
-    have: Bitfield
-    claimed: Bitfield
-    wants: bool
+    state: State | None = None
+    """What it says; None: nothing is offered."""
 
 
 NOTHING_SAID = Said(version=wire.NOTHING, response=wire.format_response(404))
@@ -82,8 +77,8 @@ class Offers:
         self._store, self._claims = store, claims
         self._serving = True
         self._last_version = secrets.randbelow(FIRST_VERSIONS)
-        self._said: dict[ContentId, tuple[_State, Said]] = {}
-        self._filtered: dict[tuple[ContentId, frozenset[PeerId]], tuple[_State, Said]] = {}
+        self._said: dict[ContentId, Said] = {}
+        self._filtered: dict[tuple[ContentId, frozenset[PeerId]], Said] = {}
         self._waiting: dict[ContentId, dict[Waiter, None]] = {}
         self._by_peer: Counter[PeerId] = Counter()
         self._stale: dict[ContentId, None] = {}
@@ -116,14 +111,13 @@ class Offers:
             return self._numbered(self._filtered, (content_id, distrusted), useful, FILTERED_KEPT)
         return self._numbered(self._said, content_id, state, OFFERS_KEPT)
 
-    def _numbered(self, kept: dict[K, tuple[_State, Said]], key: K, state: _State, most: int) -> Said:
+    def _numbered(self, kept: dict[K, Said], key: K, state: State, most: int) -> Said:
         """What was said of this state before, or a new answer with a new number."""
         known = kept.get(key)
-        if known is not None and known[0] == state:
-            return known[1]
+        if known is not None and known.state == state:
+            return known
         self._last_version += 1
-        said = _say(state, self._last_version)
-        kept[key] = state, said
+        said = kept[key] = _say(state, self._last_version)
         if len(kept) > most:
             del kept[next(iter(kept))]
         return said
@@ -160,7 +154,7 @@ class Offers:
             for waiter in list(self._waiting.get(content_id, ())):
                 waiter.offer_changed()
 
-    def _state(self, content_id: ContentId) -> _State | None:
+    def _state(self, content_id: ContentId) -> State | None:
         if not self._serving:
             return None
         entry, claim = self._store.find(content_id), self._claims(content_id)
@@ -168,18 +162,17 @@ class Offers:
             return (
                 None
                 if claim is None
-                else _State(layout=claim.layout, have=NO_CHUNKS, claimed=claim.chunks, wants=claim.wants)
+                else State(layout=claim.layout, have=NO_CHUNKS, claimed=claim.chunks, wants=claim.wants)
             )
         if claim is None or claim.layout != entry.layout:
-            return _State(layout=entry.layout, have=entry.have, claimed=NO_CHUNKS, wants=False)
-        return _State(layout=entry.layout, have=entry.have, claimed=claim.chunks, wants=claim.wants)
+            return State(layout=entry.layout, have=entry.have, claimed=NO_CHUNKS, wants=False)
+        return State(layout=entry.layout, have=entry.have, claimed=claim.chunks, wants=claim.wants)
 
 
-def _say(state: _State, version: int) -> Said:
+def _say(state: State, version: int) -> Said:
     plain = wire.offer_of(state.layout, state.have, state.claimed)
     document = wire.format_document(msgspec.structs.replace(plain, wants=state.wants, version=version))
     if len(document) > wire.DOCUMENT_LIMIT:
         return NOTHING_SAID
-    return Said(
-        version=version, response=wire.format_response(200, document, [("Content-Type", "application/json")])
-    )
+    response = wire.format_response(200, document, [("Content-Type", "application/json")])
+    return Said(version=version, response=response, state=state)

@@ -18,6 +18,7 @@ from typing import assert_never
 from peer.channel import HANDSHAKE_TIMEOUT_S, Channel
 from peer.core import wire
 from peer.core.admission import ReadRate
+from peer.core.news import Pace
 from peer.core.voucher import PeerId
 from peer.house import Caller, House, NotAMember, Refused
 from peer.offers import Said
@@ -37,14 +38,6 @@ HEAD_TIMEOUT_S = 10.0
 """For the first request, and from the first byte of any (reliability 1.4)."""
 
 IDLE_TIMEOUT_S = 60.0
-
-COALESCE_S = 0.4
-"""Between two answers to held questions on one connection: what changed meanwhile goes out as one. With 0.15 s,
-eight cold agents spent a quarter more on the processor and were a tenth slower (`bench/results/NOTES.md`)."""
-
-OFFER_BYTES_PER_S = 16 * 1024
-"""… and so much a connection of large offers (a content of 16 GiB: 22 KiB), so that offers stay below 1 % of what a
-slow link carries."""
 
 
 class _Phase(Enum):
@@ -107,8 +100,9 @@ class Connection:
         self._keep_alive = True
         self._sending: _Sending | None = None
         self._held: _Held | None = None
-        self._next_news_at = 0.0
-        """Held questions are not answered before, by the loop's clock."""
+        self._listens_to: tuple[ContentId, frozenset[PeerId]] | None = None
+        self._pace = Pace(0.0)
+        """When this listener may be told of what is new in the content that it listens to."""
         self._deadline = 0.0
 
     def opened(self, address: str) -> bool:
@@ -237,16 +231,27 @@ class Connection:
     # held questions
 
     def _answer_offer(self, request: wire.OfferRequest) -> None:
-        """At once, or as soon as there is something new and news may be sent again."""
-        house, loop = self._house, asyncio.get_running_loop()
+        """At once, or as soon as there is something new that may be said."""
+        house, now = self._house, asyncio.get_running_loop().time()
         said = house.offers.now(request.content_id, request.distrusted)
-        wait_s = float(request.wait_s)
-        if wait_s and said.version != request.after:
-            wait_s = self._next_news_at - loop.time()
-        if wait_s <= 0 or not house.offers.wait(request.content_id, self):
-            self._say(said, request)
+        if not request.wait_s:
+            self._respond(said.response)
+            return
+        listens_to = request.content_id, request.distrusted
+        if listens_to != self._listens_to:
+            self._listens_to, self._pace = listens_to, Pace(now)
+            if said.version == request.after:
+                self._pace.told(said.state, len(said.response), now)
+        due = self._pace.due(said.state)
+        if due is None and said.version != request.after:
+            due = self._pace.again
+        until = now + request.wait_s
+        at = until if due is None else min(due, until)
+        if at <= now or not house.offers.wait(request.content_id, self):
+            self._say(said)
         else:
-            self._held = _Held(request=request, timer=loop.call_later(wait_s, self._say_now))
+            timer = asyncio.get_running_loop().call_at(at, self._say_now)
+            self._held = _Held(request=request, timer=timer)
 
     def offer_changed(self) -> None:
         """A `Waiter`'s part."""
@@ -254,13 +259,14 @@ class Connection:
         if held is None:
             return
         said = self._house.offers.now(held.request.content_id, held.request.distrusted)
-        if said.version == held.request.after:
+        due = self._pace.due(said.state)
+        if due is None or due >= held.timer.when():
             return
-        if self._next_news_at <= loop.time():
+        if due <= loop.time():
             self._say_now()
-        elif self._next_news_at < held.timer.when():
+        else:
             held.timer.cancel()
-            held.timer = loop.call_at(self._next_news_at, self._say_now)
+            held.timer = loop.call_at(due, self._say_now)
 
     def _say_now(self) -> None:
         """The held question is answered with what there is, and the conversation goes on."""
@@ -268,15 +274,13 @@ class Connection:
         if held is None or self.channel.is_closing():
             return
         self._deadline = self._house.now() + (HEAD_TIMEOUT_S if self._filled else IDLE_TIMEOUT_S)
-        self._say(self._house.offers.now(held.request.content_id, held.request.distrusted), held.request)
+        self._say(self._house.offers.now(held.request.content_id, held.request.distrusted))
         if not self._busy:
             self.channel.resume_reading()
             self._answer_all()
 
-    def _say(self, said: Said, request: wire.OfferRequest) -> None:
-        if request.wait_s:
-            pause_s = max(COALESCE_S, len(said.response) / OFFER_BYTES_PER_S)
-            self._next_news_at = asyncio.get_running_loop().time() + pause_s
+    def _say(self, said: Said) -> None:
+        self._pace.told(said.state, len(said.response), asyncio.get_running_loop().time())
         self._respond(said.response)
 
     def _let_go(self) -> _Held | None:

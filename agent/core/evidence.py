@@ -40,8 +40,10 @@ class Evidence:
     """Vouchers, expectations and digests of one content."""
 
     def __init__(self, spec: TransferSpec, concerned: Concerned) -> None:
-        self.origin_only = NO_CHUNKS
-        """Chunks that must not come from near sources any more."""
+        self._contested = NO_CHUNKS
+        """Chunks of which only the origin can say what they are."""
+        self._corrupted = NO_CHUNKS
+        """Chunks that somebody, who was banned for that, gave us damaged: better from the origin now."""
         self._file = spec.file
         self._anchors = spec.anchors
         self._whole_is_known = spec.digest is not None
@@ -57,6 +59,12 @@ class Evidence:
         self._expected: dict[ChunkIndex, Expected] = {}
         self._digests: dict[ChunkIndex, ChunkDigest] = {}
         self._tokens: dict[ChunkIndex, int] = {}
+
+    @property
+    def origin_only(self) -> Bitfield:
+        """Chunks that must not come from near sources now. What is known of a damaged one still holds: while the
+        origin gives nothing, those who were not caught may bring it."""
+        return self._contested if self._share.failure is not None else Bitfield(self._contested | self._corrupted)
 
     def remember(self, vouchers: tuple[Voucher, ...]) -> None:
         """What an earlier process had heard."""
@@ -105,7 +113,7 @@ class Evidence:
                 self._expect(chunk, entry.source, claims[0], out)
             else:
                 self._tally.discarded += self._chunks.discard((chunk,))
-                self.origin_only = Bitfield(self.origin_only | 1 << chunk)
+                self._contested = Bitfield(self._contested | 1 << chunk)
                 text = f"vouchers contradict each other for chunk {chunk}: asking the origin"
                 out.append(cmd.LogLine(file=self._file, text=text))
         return Failure(kind=FailureKind.NO_VOUCHER, message="no voucher for a chunk") if silent else None
@@ -182,7 +190,7 @@ class Evidence:
         """Bytes that are not what they had to be: thrown away, their bearer blamed, the origin asked instead."""
         from_origin = self._chunks.came_from_origin(chunk)
         self._tally.discarded += self._chunks.discard((chunk,))
-        self.origin_only = Bitfield(self.origin_only | 1 << chunk)
+        self._corrupted = Bitfield(self._corrupted | 1 << chunk)
         if expected is None and not from_origin:
             return  # left by an earlier process, damaged since
         if expected is None:

@@ -14,16 +14,15 @@ from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.chunks import ChunkBook
 from agent.core.crowd import Crowd
-from agent.core.demand import Filling
 from agent.core.evidence import Concerned, Evidence
 from agent.core.explaining import Explaining
 from agent.core.facts import OriginFacts
 from agent.core.fitness import meaning
+from agent.core.keeping import Keeping
 from agent.core.means import Means
 from agent.core.origin_share import OriginShare
-from agent.core.provenance import Provenance, Reason
+from agent.core.provenance import Provenance, of_stream
 from agent.core.requests import InFlight
-from agent.core.saving import SaveClock
 from agent.core.saying import NOTHING, Said
 from agent.core.scheduler import Assignment, OriginReadiness, View, astray, left_to_origin, plan
 from agent.core.source_book import SourceBook
@@ -67,10 +66,7 @@ class Fetching:
         self._share = OriginShare(self._tuning)
         self._why = Explaining(spec, means.publishing, alone=means.own is None)
         self._evidence = None if self.chunks is None else self._new_evidence(self.chunks)
-        self._filling = Filling(self._tuning, chunk_bytes or MIN_CHUNK_BYTES) if spec.on_demand else None
-        self._save = SaveClock(self._tuning)
-        self._recorded = NO_CHUNKS
-        """Chunks of which some byte is recorded as held."""
+        self._keeping = Keeping(spec, self._tuning, chunk_bytes or MIN_CHUNK_BYTES)
         self._stream_bytes = 0
         self._stream_ended = False
         self._now = 0.0
@@ -135,10 +131,9 @@ class Fetching:
     @property
     def provenance(self) -> Provenance:
         """Where the bytes came from that can be read, and why not from nearer."""
-        if self.chunks is not None:
-            return self._why.kept(self.chunks.touched_by(self.filled))
-        count = ChunkLayout.for_length(self._stream_bytes).count
-        return Provenance(pairs=((ORIGIN, Reason.LENGTH_UNKNOWN),), runs=(count, 1))
+        if self.chunks is None:
+            return of_stream(self._stream_bytes)
+        return self._why.kept(self.chunks.touched_by(self.filled))
 
     def vouchers_in_use(self) -> tuple[Voucher, ...]:
         """The vouchers behind the chunks that came from near sources."""
@@ -179,11 +174,8 @@ class Fetching:
 
     def deadline(self) -> float | None:
         """When time alone changes something."""
-        first = min((self._sources.next_change(self._now), *self._crowd.doubts(self._now)))
-        filling = None if self._filling is None else self._filling.deadline()
-        for at in (self._save.deadline(), filling):
-            if at is not None and at < first:
-                first = at
+        times = self._keeping.deadline(), self._sources.next_change(self._now), *self._crowd.doubts(self._now)
+        first = min(times)
         return None if first == math.inf else first
 
     # --- beginning and ending --------------------------------------------------------------------------------
@@ -201,14 +193,12 @@ class Fetching:
         if self.chunks is None or self._evidence is None:
             return
         self.chunks.restore(restored.held, restored.snapshot.from_origin)
-        self._recorded = self.chunks.touched_by(restored.held)
         self._evidence.remember(restored.snapshot.vouchers)
         self._why.restore(restored.snapshot.provenance)
         if restored.snapshot.finished:
             for chunk in self.chunks.whole_unproven():
                 self.chunks.prove(chunk)
-        if self._filling is not None:
-            self._filling.begin(self.filled)
+        self._keeping.restore(self.chunks, restored.held, self.filled)
 
     def leave_origin(self) -> None:
         """It goes on at another URL: what is held was left by somebody, what is under way does not count."""
@@ -231,7 +221,7 @@ class Fetching:
         self._tally.timing.pause()
         out.append(cmd.StopAsking(file=self._spec.file))
         self._record(cmd.Durability.POWER, now, out)
-        self._tell(now, out)
+        self._keeping.tell(self.filled, now, out)
 
     def abort_all(self, out: list[cmd.Command]) -> None:
         """End every request."""
@@ -307,9 +297,7 @@ class Fetching:
         self._crowd.stand(now, room=room, missing=bool(missing))
         return True
 
-    def _plan(
-        self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool, out: list[cmd.Command]
-    ) -> None:
+    def _plan(self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool, out: list[cmd.Command]) -> None:
         self._sources.others_came = False
         view = self._view(chunks, flying, now, near)
         made = plan(view, self._tuning, self._rng)
@@ -343,11 +331,11 @@ class Fetching:
     def write_down(self, now: float, out: list[cmd.Command]) -> None:
         """Record progress when a limit is reached, and tell of new bytes when that is due."""
         self._now = now
-        durability = self._save.due(now)
+        durability = self._keeping.due(now)
         if durability is not None:
             self._record(durability, now, out)
-        if self._filling is not None and self._filling.due(now):
-            self._tell(now, out)
+        if self._keeping.news_due(now):
+            self._keeping.tell(self.filled, now, out)
 
     def _view(self, chunks: ChunkBook, in_flight: Bitfield, now: float, near: bool) -> View:
         begun = NO_CHUNKS
@@ -389,7 +377,9 @@ class Fetching:
             item = ByteRange(chunks.next_byte(assignment.first), item.stop)
         else:
             self._tally.discarded += chunks.discard(chunks_in(assignment.chunks))
-            if self._recorded & assignment.chunks:  # else a crash would take unproven bytes for those recorded
+            if (
+                self._keeping.recorded & assignment.chunks
+            ):  # else a crash would take unproven bytes for those recorded
                 self._record(cmd.Durability.POWER, now, out)
         self._open(assignment.source, item, assignment.chunks, now, out)
 
@@ -436,7 +426,7 @@ class Fetching:
             return
         entry.cursor = item.stop
         self._tally.arrived(entry.source, item.length, now)
-        self._save.arrived(item.length, now)
+        self._keeping.arrived(item, now, readable=entry.source == ORIGIN)
         if self.chunks is None or self._evidence is None:
             self._stream_bytes = item.stop
             self._share.arrived(item, 0, now)
@@ -453,8 +443,6 @@ class Fetching:
             self.chunks.arrived_from_near(item)
             self._crowd.near_flow.add(item.length, now)
             self._stale = self._sources.moved(entry.source, item.length, now) or self._stale
-        if self._filling is not None and entry.source == ORIGIN:
-            self._filling.grew(item, now)
         if self.held_bytes > self._tally.best:
             self._tally.best = self.held_bytes
             self._fruit = True
@@ -498,20 +486,9 @@ class Fetching:
         before = self.chunks.proven
         self._evidence.digested(event, out)
         fresh = (self.chunks.proven & ~before) >> event.chunk & 1
-        if self._filling is not None and fresh and not self.chunks.came_from_origin(event.chunk):
-            self._filling.grew(self.chunks.layout.range_of(event.chunk), now)
-
-    # --- recording
+        if fresh and not self.chunks.came_from_origin(event.chunk):
+            self._keeping.grew(self.chunks.layout.range_of(event.chunk), now)
 
     def _record(self, durability: cmd.Durability, now: float, out: list[cmd.Command]) -> None:
-        self._save.saved(durability, now)
         held = tuple(self.filled) if self.chunks is not None or self._stream_ended else ()
-        if self.chunks is not None:
-            self._recorded = self.chunks.touched_by(held)
-        out.append(cmd.SaveProgress(file=self._spec.file, held=held, durability=durability))
-
-    def _tell(self, now: float, out: list[cmd.Command]) -> None:
-        """Listeners of an on-demand file learn which bytes have become readable."""
-        news = () if self._filling is None else self._filling.news(self.filled, now)
-        if news:
-            out.append(cmd.RangesFilled(file=self._spec.file, items=news))
+        self._keeping.record(durability, held, self.chunks, now, out)

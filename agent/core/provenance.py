@@ -109,6 +109,12 @@ class Provenance:
 NOTHING_NOTED = Provenance(pairs=(), runs=())
 
 
+def of_stream(length: int) -> Provenance:
+    """Of content whose length nobody knew before it ended: one answer of the origin, so many bytes long."""
+    count = ChunkLayout.for_length(length).count
+    return Provenance(pairs=((ORIGIN, Reason.LENGTH_UNKNOWN),), runs=(count, 1))
+
+
 class Notes:
     """The last thing noted of each chunk."""
 

@@ -21,6 +21,7 @@ def too_late(
     """The requests whose chunks somebody else should bring. Only to be asked for when nothing else is to be had."""
     found, slots = [], {source.source: source.free_slots for source in view.near}
     origin_free = view.origin is OriginReadiness.READY
+    at_work = {source.source for source in view.near if not source.cooling}
     for flight in flights:
         if (
             kind_of(flight.source) is not SourceKind.PEER
@@ -29,8 +30,8 @@ def too_late(
         ):
             continue
         usual_s = _usual_s(flight, pace_s, tuning)
-        if _rest_s(flight, now) <= usual_s:
-            continue
+        if flight.source in at_work and _rest_s(flight, now) <= usual_s:
+            continue  # of one that is gone or silent nothing more will come, however little it was
         instead = next(
             (
                 source.source

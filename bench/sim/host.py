@@ -249,7 +249,7 @@ class Transfer:
     def ended(self, request: Request) -> None:
         """It is over."""
         del self.requests[request.number]
-        if not self.requests and not self.done:
+        if not self.requests and not self.done and self.host.alive:
             self.idle_since = self.swarm.clock.now
 
     def _digest(self, command: cmd.DigestChunk) -> None:

@@ -491,6 +491,9 @@ class Swarm:
             self.asked_of_origin.update(chunks)
         else:
             assert giver is not None
+            if giver.gone and giver.host.dies_at is None:  # its host is there, and says that nobody listens
+                self.at(self.now + DELAY_S, lambda: self._fail(flow, FailureKind.CONNECT_FAILED))
+                return
             if not all(giver.have >> chunk & 1 for chunk in chunks):
                 assert giver.shrank, "asked for what it never had"
                 self.at(self.now + DELAY_S, lambda: self._fail(flow, FailureKind.LENGTH_MISMATCH))

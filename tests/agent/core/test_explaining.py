@@ -188,7 +188,7 @@ def test_a_promise_that_was_taken_back_is_no_broken_one() -> None:
 
 def test_what_the_origin_had_begun_is_finished_though_it_belongs_to_another() -> None:
     stage = Stage.new(None, None, None, OWN)
-    script(stage, begun(), probed(facts(64)), near_answered())
+    script(stage, begun(), probed(facts(CHUNKS)), near_answered())
     owners = ownership(stage, PEER_A)
     theirs = next(chunk for chunk in chunks_in(owners.owned_by(PEER_A)) if chunk > 2)
     script(stage, arrived(ORIGIN, theirs * CHUNK + 1000), offered(PEER_A, wants=True))
@@ -314,6 +314,9 @@ def test_a_restart_loses_nothing_that_was_recorded() -> None:
     after = again(stage)
     assert why(after) == before
     script(after, begun(), probed(facts(4)))
+    whole = [each.chunk for each in after.log if isinstance(each, cmd.DigestChunk)]
+    assert len(whole) > 1
+    script(after, digested(*whole))
     assert why(after) == before
     assert account_of(after.transfer) == account_of(stage.transfer)
 
@@ -420,7 +423,7 @@ def test_every_reason_has_words_of_its_own(reason: Reason) -> None:
 
 def test_time_is_from_the_first_request_to_the_last_byte_without_pauses() -> None:
     stage = Stage.new()
-    script(stage, begun(), probed(facts(4)))
+    script(stage, begun(), probed(facts(4)), near_answered())
     for _ in range(2):
         stage.now += 2.0
         play = Playbook(stage)
@@ -430,7 +433,7 @@ def test_time_is_from_the_first_request_to_the_last_byte_without_pauses() -> Non
     stage.now += 50.0
     script(stage, paused(), failed(ORIGIN, FailureKind.ABORTED))
     stage.now += 100.0
-    script(stage, begun(), probed(facts(4)))
+    script(stage, begun(), probed(facts(4)), near_answered())
     stage.now += 1.0
     script(stage, arrived(ORIGIN, 2 * CHUNK))
     account = account_of(stage.transfer)
@@ -443,7 +446,7 @@ def test_time_is_from_the_first_request_to_the_last_byte_without_pauses() -> Non
 
 def test_less_than_a_second_says_nothing_of_the_best_rate() -> None:
     stage = Stage.new()
-    script(stage, begun(), probed(facts(1)))
+    script(stage, begun(), probed(facts(1)), near_answered())
     stage.now += 0.5
     bring(stage)
     account = account_of(stage.transfer)
@@ -452,7 +455,7 @@ def test_less_than_a_second_says_nothing_of_the_best_rate() -> None:
 
 def test_the_distance_is_never_below_one() -> None:
     stage = Stage.new()
-    script(stage, begun(), probed(facts(4)))
+    script(stage, begun(), probed(facts(4)), near_answered())
     stage.now += 1.0
     script(stage, arrived(ORIGIN, 10))
     stage.now += 0.9
