@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.context import Context
 from agent.core.commands import AskNear
-from agent.core.events import NearAnswered, SourceLost, SourceOffered
+from agent.core.events import CrowdSized, NearAnswered, SourceLost, SourceOffered
 from agent.core.sources import CACHE, peer_source
 from agent.near_peer import PeerWatch, Seen
 from peer.core.voucher import PeerId
@@ -55,6 +55,8 @@ class NearWatch:
         """The live peers are others than before."""
         self._wake = asyncio.Event()
         self._stopped = False
+        self._size, self._sized_at = 0, float("-inf")
+        """How many were said to want it, and when that was looked at."""
 
     def stop(self) -> None:
         """Ask no more. Harmless when repeated."""
@@ -103,6 +105,7 @@ class NearWatch:
         while not self._stopped:
             if first is not None and all(watch.asked for watch in first):
                 first = None
+                self._size_up(len(network.live()))
                 self._post(NearAnswered(file=self._command.file))
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -112,8 +115,22 @@ class NearWatch:
             self._wake.clear()
             if not self._stopped:
                 self._fill(network, group)
+                if first is None and asyncio.get_running_loop().time() >= self._sized_at + LOOK_S:
+                    self._size_up(len(network.live()))
 
-    def _post(self, event: SourceOffered | SourceLost | NearAnswered) -> None:
+    def _size_up(self, live: int) -> None:
+        """Of those that were asked a share wants it; of all others about as many, in proportion, will do."""
+        self._sized_at = asyncio.get_running_loop().time()
+        watches = self._watches.values()
+        wanting = sum(watch.seen is not None and watch.seen.wants for watch in watches)
+        answered = len(self._asked) - sum(not watch.asked for watch in watches)
+        size = 1 + round(live * wanting / max(1, answered))
+        if (live <= NEIGHBOURS and not self._size) or abs(size - self._size) <= self._size // 4:
+            return
+        self._size = size
+        self._post(CrowdSized(file=self._command.file, size=size))
+
+    def _post(self, event: SourceOffered | SourceLost | NearAnswered | CrowdSized) -> None:
         if not self._stopped:
             self._context.post(event)
 

@@ -1,4 +1,4 @@
-"""`python -m bench demo|micro|loopback|jobs|lab`: finds the command and hands it the rest of the line.
+"""`python -m bench demo|micro|loopback|jobs|sim|lab`: finds the command and hands it the rest of the line.
 
 A command is a module with `main(arguments) -> exit code`; it is imported only when it is asked for.
 """
@@ -16,6 +16,7 @@ COMMANDS = {
     "micro": "speed of the parts: digests, writes, parsing, vouchers",
     "jobs": "ten thousand jobs, each with one file, over three `kill -9`: none lost, all right",
     "loopback": "nearfetch beside curl (and aria2c) against the same nginx, alternating",
+    "sim": "the scenarios of `lab` with up to 100,000 agents, in virtual time; no root",
     "lab": "nearfetch beside libtorrent, aria2 and curl on many hosts: network namespaces, shaped links; root",
 }
 USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141

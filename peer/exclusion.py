@@ -1,7 +1,8 @@
 """Who is left out: bans for lies, bans by people, their end; and who is forgotten.
 
-A ban is stored at once, ends every connection, and takes back all that rests on the member's word alone; whether
-somebody proved a lie or an administrator decided makes no difference to that.
+A ban is stored at once, and takes back all that rests on the member's word alone. Whom an administrator banned gets
+nothing. Who lied is not asked and not believed, but given what it asks for: it may be a machine that is broken, and
+cut off it would load the origin with one more copy.
 Never knows: sockets, certificates, content, who is asked for what. Source: bits-reference 4.1 (ClearPeers), 4.4.
 """
 
@@ -29,6 +30,8 @@ class Effects:
 
     cut_off: Callable[[PeerId], None]
     """End its connections, in both directions."""
+    hang_up: Callable[[PeerId], None]
+    """End our connections to it."""
     down: Callable[[PeerId], None]
     """A live peer is live no more."""
     store: Callable[[], None]
@@ -68,6 +71,13 @@ class Exclusion:
         for peer_id in self._roster.denounced(witness, about, time.monotonic()):
             self._effects.down(peer_id)
             self._effects.wake()
+
+    def shuts_out(self, peer_id: PeerId) -> bool:
+        """Nothing is given to it."""
+        if not self._roster.is_banned(peer_id, time.monotonic()):
+            return False
+        ban = self._ledger.ban_of(peer_id, time.time())
+        return ban is None or ban.offence is None
 
     def distrusted(self) -> tuple[Distrust, ...]:
         """The members banned last, newest first, as many as a question can name. Kept until that changes."""
@@ -139,7 +149,10 @@ class Exclusion:
         self._ledger.ban(ban)
         self._trust_changed()
         self._effects.store()
-        self._effects.cut_off(ban.peer_id)
+        if ban.offence is None:
+            self._effects.cut_off(ban.peer_id)
+        else:
+            self._effects.hang_up(ban.peer_id)
         self._effects.spawn(self._withdraw(ban.peer_id))
 
     def _trust_changed(self) -> None:

@@ -104,6 +104,7 @@ class PeerNetwork:
         )
         effects = Effects(
             cut_off=self._cut_off,
+            hang_up=self._client.disconnect,
             down=self._peer_down,
             store=self._store,
             wake=self._meeting.wake,
@@ -137,7 +138,7 @@ class PeerNetwork:
             Admission(settings.admission),
             workers,
             on_caller=self._called,
-            is_banned=lambda peer_id: self._roster.is_banned(peer_id, time.monotonic()),
+            is_banned=self._exclusion.shuts_out,
             certificates=self._certificates.find,
             claims=claims,
             on_asked=self._asked,
@@ -313,12 +314,13 @@ class PeerNetwork:
     # who misbehaved, and whom people decide about
 
     def report(self, peer_id: PeerId, offence: Offence, detail: str) -> None:
-        """A peer misbehaved. A lie bans it: its connections end, what it vouched for is withdrawn, the ban is
+        """A peer misbehaved. A lie bans it: it is not asked any more, what it vouched for is withdrawn, the ban is
         stored. Anything else is a strike (roster). `detail`: one sentence for people, without URLs."""
         self._exclusion.report(peer_id, offence, detail)
 
     def ban(self, peer_id: PeerId, reason: str, duration_s: float) -> bool:
-        """Leave a member out as if it had lied, also one that was never met. False: that is no other's id."""
+        """Leave a member out as if it had lied, and give it nothing; also one that was never met. False: that is no
+        other's id."""
         return self._exclusion.ban(peer_id, reason, duration_s)
 
     def unban(self, peer_id: PeerId) -> bool:

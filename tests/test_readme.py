@@ -92,6 +92,14 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
+def reasons_table() -> str:
+    from agent.core.provenance import Reason
+
+    lines = ["| reason | in words |", "|---|---|"]
+    lines += [f"| `{reason.value}` | {reason.meaning} |" for reason in Reason]
+    return "\n".join(lines)
+
+
 def rest_table() -> str:
     from agent.api import TABLE
     from agent.schema import API_VERSION
@@ -103,6 +111,7 @@ def rest_table() -> str:
 
 TABLES = {
     "rest": rest_table,
+    "reasons": reasons_table,
     "states": states_table,
     "exit-codes": exit_codes_table,
     "error-codes": error_codes_table,

@@ -20,8 +20,6 @@ from agent.core.tuning import Tuning
 from peer.core.voucher import PeerId
 from validation.content import NO_CHUNKS, Bitfield, ChunkLayout, ContentId
 
-MOST_HUNGER = 2
-
 
 class Crowd:
     """Those who want one content, as one of them sees it."""
@@ -34,6 +32,7 @@ class Crowd:
         self._own = own
         self._ownership: Ownership | None = None
         self._named: tuple[ContentId, int] | None = None
+        self._size = 1
         self._company: list[PeerId] | None = None
         """Who wanted it beside us when the owners were looked at last."""
         self._hungry_since: float | None = None
@@ -52,11 +51,18 @@ class Crowd:
         named = (content_ids[0], layout.count)
         if self._ownership is None or self._named != named:
             self._ownership, self._named, self._company = Ownership(*named, self._own), named, None
+            self._ownership.expect(self._size)
         company = self._sources.wanting(now)
         if company != self._company:
             self._company = company
             self._ownership.become(peer for peer in company if peer != self._own)
         return self._ownership
+
+    def expect(self, size: int) -> None:
+        """So many are believed to want the content, us included: more than are known, in a large group."""
+        self._size = size
+        if self._ownership is not None:
+            self._ownership.expect(size)
 
     def overtaken(self, entry: InFlight, have: Bitfield, chunk_bytes: int) -> bool:
         """Chunks that the origin is about to send can be had near. In a group, also the one it is sending, before
@@ -136,11 +142,15 @@ class Crowd:
         """How many times longer than it should take we have waited."""
         if self._hungry_since is None:
             return 0
-        return min(MOST_HUNGER, int((now - self._hungry_since) / self._sources.claims.hunger_s + 1e-9))
+        return min(self._most_hunger, int((now - self._hungry_since) / self._sources.claims.hunger_s + 1e-9))
+
+    @property
+    def _most_hunger(self) -> int:
+        return 2 if self._ownership is None else self._ownership.most_hunger
 
     def _hungrier_at(self, now: float) -> float | None:
         level = self.hunger(now)
-        if self._hungry_since is None or level >= MOST_HUNGER:
+        if self._hungry_since is None or level >= self._most_hunger:
             return None
         return self._hungry_since + (level + 1) * self._sources.claims.hunger_s
 

@@ -81,6 +81,14 @@ class SourceLost(_FileEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdSized(_FileEvent):
+    """About so many agents of the group want this content, this one included. Said when there are more than can be
+    asked, and when the number changes by a quarter."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NearAnswered(_FileEvent):
     """Everybody known when `AskNear` was carried out has answered or failed. Once for each `AskNear`."""
 
@@ -207,6 +215,7 @@ FileEvent = (
     | ProbeFailed
     | SourceOffered
     | SourceLost
+    | CrowdSized
     | NearAnswered
     | RangeArrived
     | RangeReceived
@@ -224,3 +233,6 @@ FileEvent = (
     | Respecified
     | Ticked
 )
+
+FetchEvent = SourceOffered | SourceLost | CrowdSized | RangeArrived | RangeReceived | RangeFailed | ChunkDigested
+"""Those that concern getting bytes."""

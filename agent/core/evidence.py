@@ -15,7 +15,7 @@ from agent.core.proof import Expected, allowed
 from agent.core.publishing import Publishing
 from agent.core.requests import InFlight, Requests
 from agent.core.source_book import SourceBook
-from agent.core.sources import SourceId, SourceKind, kind_of, peer_of, peer_source
+from agent.core.sources import SourceKind, kind_of, peer_of, peer_source
 from agent.core.spec import Tally, TransferSpec
 from peer.core.failure import Failure, FailureKind
 from peer.core.standing import Offence
@@ -93,24 +93,27 @@ class Evidence:
 
         Returns what is to be held against the source.
         """
-        told = {
-            voucher.chunk
+        told = tuple(
+            voucher
             for voucher in vouchers
             if voucher.content_id in self._publishing.content_ids and self._vouchers.hear(voucher)
-        }
+        )
+        named = {voucher.chunk for voucher in told}
         of_peer = kind_of(entry.source) is SourceKind.PEER
         silent = False
         for chunk in chunks_in(entry.chunks):
             claims = self._vouchers.digests(chunk)
             if self._anchors or not (of_peer or claims):
-                self._expect(chunk, entry.source, None, out)
-            elif of_peer and chunk not in told:
+                came_with = tuple(voucher for voucher in told if voucher.chunk == chunk)
+                self._expect(chunk, Expected(source=entry.source, digest=None, vouchers=came_with), out)
+            elif of_peer and chunk not in named:
                 # what others vouched for is no measure of these bytes; it may know only a liar's word for them
                 silent = not self._liars
                 self._sources.shun(entry.source, Bitfield(1 << chunk))
                 self._tally.discarded += self._chunks.discard((chunk,))
             elif len(claims) == 1:
-                self._expect(chunk, entry.source, claims[0], out)
+                given = self._vouchers.vouchers(chunk, claims[0])
+                self._expect(chunk, Expected(source=entry.source, digest=claims[0], vouchers=given), out)
             else:
                 self._tally.discarded += self._chunks.discard((chunk,))
                 self._contested = Bitfield(self._contested | 1 << chunk)
@@ -118,11 +121,8 @@ class Evidence:
                 out.append(cmd.LogLine(file=self._file, text=text))
         return Failure(kind=FailureKind.NO_VOUCHER, message="no voucher for a chunk") if silent else None
 
-    def _expect(
-        self, chunk: ChunkIndex, source: SourceId, digest: ChunkDigest | None, out: list[cmd.Command]
-    ) -> None:
-        vouchers = self._vouchers.vouchers(chunk, digest) if digest is not None else ()
-        self._expected[chunk] = Expected(source=source, digest=digest, vouchers=vouchers)
+    def _expect(self, chunk: ChunkIndex, expected: Expected, out: list[cmd.Command]) -> None:
+        self._expected[chunk] = expected
         self.ask_digest(chunk, out)
 
     # --- digests ---------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Evidence:
         claims = () if chunks.came_from_origin(chunk) else self._vouchers.digests(chunk)
         wanted = allowed(chunk, self._anchors, expected, claims)
         if wanted and digest not in wanted:
-            self._corrupt(chunk, expected, out)
+            self._corrupt(chunk, digest, expected, out)
             return
         vouched = not self._anchors and expected is not None and expected.digest is not None
         if vouched and not self._vouchers.vouchers(chunk, digest):  # its only signer was found lying meanwhile
@@ -168,7 +168,7 @@ class Evidence:
                     self._ban(liar, Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
                 out += self._publishing.proven(chunks, chunk, digest, ())
         elif expected is not None and kind_of(expected.source) is SourceKind.PEER:
-            out += self._publishing.proven(chunks, chunk, digest, expected.vouchers)
+            out += self._publishing.proven(chunks, chunk, digest, expected.vouchers_for(digest))
 
     def accepted(self, out: list[cmd.Command]) -> None:
         """The whole file was accepted: what had to wait for that may now be offered.
@@ -186,8 +186,14 @@ class Evidence:
 
     # --- blame -----------------------------------------------------------------------------------------------
 
-    def _corrupt(self, chunk: ChunkIndex, expected: Expected | None, out: list[cmd.Command]) -> None:
-        """Bytes that are not what they had to be: thrown away, their bearer blamed, the origin asked instead."""
+    def _corrupt(
+        self, chunk: ChunkIndex, digest: ChunkDigest, expected: Expected | None, out: list[cmd.Command]
+    ) -> None:
+        """Bytes that are not what they had to be: thrown away, their bearer blamed, the origin asked instead.
+
+        Who brought exactly what somebody else vouches for handed on what it was given. The signer is named by
+        the origin's bytes; until then it is nobody's fault.
+        """
         from_origin = self._chunks.came_from_origin(chunk)
         self._tally.discarded += self._chunks.discard((chunk,))
         self._corrupted = Bitfield(self._corrupted | 1 << chunk)
@@ -197,8 +203,11 @@ class Evidence:
             text = f"chunk {chunk} from the origin does not match the manifest"
             self._share.failed(Failure(kind=FailureKind.CORRUPT, message=text), 0)
             return
-        self._sources.drop(expected.source)
         peer = peer_of(expected.source)
+        if any(voucher.signer != peer for voucher in expected.vouchers_for(digest)):
+            self._contested = Bitfield(self._contested | 1 << chunk)
+            return
+        self._sources.drop(expected.source)
         if peer is not None:
             self._ban(peer, Offence.CORRUPT_BYTES, f"chunk {chunk}", out)
         else:

@@ -41,10 +41,6 @@ from validation.content import (
 )
 from validation.ranges import ByteRange, RangeSet
 
-FetchEvent = (
-    ev.SourceOffered | ev.SourceLost | ev.RangeArrived | ev.RangeReceived | ev.RangeFailed | ev.ChunkDigested
-)
-
 
 class Fetching:
     """The bytes of one content on their way. `length` None: unknown until the origin's answer ends."""
@@ -242,7 +238,7 @@ class Fetching:
         if self._evidence is not None:
             self._evidence.accepted(out)
 
-    def handle(self, event: FetchEvent, now: float, out: list[cmd.Command]) -> None:
+    def handle(self, event: ev.FetchEvent, now: float, out: list[cmd.Command]) -> None:
         """Take one event. A request that is over is unknown: what is still said of it changes nothing."""
         self._now = now
         self._stale = self._stale or not isinstance(event, ev.RangeArrived)
@@ -255,6 +251,8 @@ class Fetching:
                 self._sources.lost(source)
                 self._why.lost(source)
                 self._leave_sibling(source, out)
+            case ev.CrowdSized(size=size):
+                self._crowd.expect(size)
             case ev.RangeArrived(request=request, item=item):
                 self._arrived(request, item, now, out)
             case ev.RangeReceived():
@@ -283,7 +281,10 @@ class Fetching:
         flying = self._requests.chunks
         if self._sources.others_came or not self._stands_still(self.chunks, flying, now, near):
             self._plan(self.chunks, flying, now, near, out)
-        self._look_again = min((self._sources.next_change(now), *self._crowd.doubts(now)))
+        self._look_again = self._next_look()
+
+    def _next_look(self) -> float:
+        return min((self._sources.next_change(self._now), *self._crowd.doubts(self._now)))
 
     def _stands_still(self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool) -> bool:
         """A plan would be empty: the origin is engaged, and nobody near can be given anything."""

@@ -12,11 +12,17 @@ from validation.digest import ChunkDigest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a chunk from a near source must be, and who brought it. No digest: the source is this agent."""
+    """What a chunk from a near source must be, and who brought it. No digest: the source is this agent, or the
+    job's own manifest says what the chunk must be."""
 
     source: SourceId
     digest: ChunkDigest | None
     vouchers: tuple[Voucher, ...]
+    """What there is for `digest`; without one, what came with the bytes."""
+
+    def vouchers_for(self, digest: ChunkDigest) -> tuple[Voucher, ...]:
+        """Those that say so."""
+        return tuple(voucher for voucher in self.vouchers if voucher.digest == digest)
 
 
 def allowed(

@@ -152,7 +152,7 @@ def _of_giver(view: View, candidates: Bitfield, shared: _Shared, rng: random.Ran
     rare = Bitfield(candidates & ~shared.spreading & ~shared.plenty)
     if not rare:
         return candidates
-    ours = Bitfield(rare & view.owners.ours)
+    ours = Bitfield(rare & view.owners.near)
     if ours:
         return Bitfield(ours & -ours)
     taken = _of_others(view.owners, rare, view.hunger, rng)
@@ -196,6 +196,8 @@ def _share(view: View, left: Bitfield, rng: random.Random) -> Assignment | None:
     if view.cursor is not None:
         return _from(left, _first_from(left, view.cursor), view.origin_chunks)
     owners = view.owners if view.owners is not None and view.owners.others else None
+    if owners is not None and owners.sparse:
+        left = Bitfield(left & (owners.opened(view.layout.count - left.bit_count()) | view.origin_only))
     ours = left if owners is None else Bitfield(left & (owners.ours | view.origin_only))
     begun = Bitfield(left & view.begun)
     if begun:
@@ -217,10 +219,11 @@ def _of_others(owners: Ownership, left: Bitfield, hunger: int, rng: random.Rando
     its owner: so nobody asks for what another asks for in the same moment. After hunger, first the next in line
     may take that too, and then everybody.
     """
-    if hunger > 1:
-        return _random_chunk(left, rng)
-    if hunger == 1 and left & owners.seconds:
-        return _highest(Bitfield(left & owners.seconds))
+    taken = Bitfield(left & owners.taken_over(hunger)) if hunger else NO_CHUNKS
+    if taken:
+        return _highest(taken) if hunger == 1 and not owners.sparse else _random_chunk(taken, rng)
+    if owners.sparse:
+        return None
     theirs = [Bitfield(left & owners.owned_by(peer)) for peer in owners.others]
     for chunks in sorted(theirs, key=int.bit_count, reverse=True):
         spare = Bitfield(chunks & (chunks - 1) & owners.seconds) if chunks else NO_CHUNKS
@@ -232,9 +235,9 @@ def _of_others(owners: Ownership, left: Bitfield, hunger: int, rng: random.Rando
 def _whole_is_ours(view: View) -> bool:
     """Of those who want it, one asks for the whole."""
     owners = view.owners
-    if owners is None or not owners.others or view.hunger > 1:
+    if owners is None or not owners.others:
         return True
-    return bool((owners.ours | (owners.seconds if view.hunger else NO_CHUNKS)) & 1)
+    return bool((owners.ours | owners.taken_over(view.hunger)) & 1)
 
 
 def _left_to_origin(view: View) -> Bitfield:

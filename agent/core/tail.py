@@ -73,9 +73,9 @@ def _rest_s(flight: InFlight, now: float) -> float:
 def _may_ask_origin(view: View, flight: InFlight) -> bool:
     """The origin is asked by the chunk's owner first, then by the next in line, then by everybody."""
     owners = view.owners
-    if owners is None or not owners.others or view.hunger > 1:
+    if owners is None or not owners.others or (view.hunger > 1 and not owners.sparse):
         return True
-    ours = Bitfield(owners.ours | owners.seconds) if view.hunger else owners.ours
+    ours = Bitfield(owners.ours | owners.taken_over(view.hunger))
     claimed = NO_CHUNKS
     for source in view.near:
         claimed = Bitfield(claimed | source.claimed)

@@ -9,8 +9,8 @@ Sources: bits-reference 1.6, 1.11, 3.2, 3.3 and its traps 1 to 5.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
-from enum import Enum
 from typing import assert_never
 
 from agent.core import commands as cmd
@@ -18,11 +18,12 @@ from agent.core import events as ev
 from agent.core.chunks import ChunkBook
 from agent.core.demand import Demand
 from agent.core.facts import OriginFacts, RangeSupport
-from agent.core.fetching import FetchEvent, Fetching
+from agent.core.fetching import Fetching
 from agent.core.fitness import fit, may_join
 from agent.core.holding import Holding
 from agent.core.integrity import Integrity
 from agent.core.means import Means
+from agent.core.phases import Phase as Phase
 from agent.core.publishing import Publishing
 from agent.core.requests import Requests
 from agent.core.saying import NOTHING, Saying
@@ -33,21 +34,6 @@ from peer.core.failure import LOCAL, Failure, FailureKind
 from peer.core.voucher import PeerId
 from validation.content import Bitfield, ChunkLayout, ContentId, chunks_in
 from validation.ranges import ByteRange
-
-
-class Phase(Enum):
-    """Where a file is. Exactly one at a time; the only state that decides what an event means."""
-
-    IDLE = "idle"
-    """Waits for `Begun`."""
-    PROBING = "probing"
-    GATHERING = "gathering"
-    FETCHING = "fetching"
-    VALIDATING = "validating"
-    DECIDING = "deciding"
-    DONE = "done"
-    FAILED = "failed"
-
 
 Verdict = ev.ContentAccepted | ev.ContentRejected | ev.ContentUndecided | ev.ValidatorFailed
 Wish = ev.RangesWanted | ev.PositionMoved | ev.Respecified | ev.Decided
@@ -201,11 +187,24 @@ class FileTransfer:
 
     def handle(self, event: ev.FileEvent, now: float) -> list[cmd.Command]:
         """Take one event and say what to do. Events that come too late to matter change nothing."""
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[ev.FileEvent], now: float) -> list[cmd.Command]:
+        """Take what happened at one moment. What is asked for next is decided once, after the last event."""
         out: list[cmd.Command] = []
+        for event in events:
+            self._take(event, now, out)
+        self._advance(now, out)
+        fetching = self._held.fetching
+        said = NOTHING if fetching is None or not self._asks_near() else fetching.said
+        return self._saying.news(said, self.chunks) + out
+
+    def _take(self, event: ev.FileEvent, now: float, out: list[cmd.Command]) -> None:
         match event:
             case (
                 ev.SourceOffered()
                 | ev.SourceLost()
+                | ev.CrowdSized()
                 | ev.RangeArrived()
                 | ev.RangeReceived()
                 | ev.RangeFailed()
@@ -218,10 +217,6 @@ class FileTransfer:
                 self._wish(event, now, out)
             case _:
                 self._phase_event(event, now, out)
-        self._advance(now, out)
-        fetching = self._held.fetching
-        said = NOTHING if fetching is None or not self._asks_near() else fetching.said
-        return self._saying.news(said, self.chunks) + out
 
     def _phase_event(self, event: PhaseEvent, now: float, out: list[cmd.Command]) -> None:
         match event:
@@ -251,7 +246,7 @@ class FileTransfer:
             case _:
                 assert_never(event)
 
-    def _fetch_event(self, event: FetchEvent, now: float, out: list[cmd.Command]) -> None:
+    def _fetch_event(self, event: ev.FetchEvent, now: float, out: list[cmd.Command]) -> None:
         requests = self._means.requests
         if isinstance(event, ev.RangeReceived | ev.RangeFailed) and requests.close_orphan(event.request):
             return

@@ -19,7 +19,7 @@ _ROUNDING = 1e-6
 class Clock:
     """What happens next. Starts at 0."""
 
-    __slots__ = ("_heap", "_happened", "_open", "_planned", "_ticks_a_second", "now", "tick", "tick_s")
+    __slots__ = ("_happened", "_heap", "_open", "_planned", "_ticks_a_second", "now", "tick", "tick_s")
 
     def __init__(self, tick_s: float) -> None:
         self.tick_s = tick_s
@@ -45,7 +45,7 @@ class Clock:
         if tick < when * self._ticks_a_second - _ROUNDING:
             tick += 1
         least = self.tick if self._open else self.tick + 1
-        return tick if tick > least else least
+        return max(least, tick)
 
     def at(self, when: float, what: Callable[[T], None], subject: T) -> int:
         """Do this to the subject then. Which tick that is."""

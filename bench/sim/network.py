@@ -4,8 +4,8 @@ A flow goes over the sender's way up, the receiver's way down, and the uplinks o
 rate is the smallest share that one of them has for it. In a small swarm the shares are the max-min fair ones, found
 link by link: each gives what flows that are held up elsewhere leave, until nothing changes (Charny, Clark and Jain
 1995, "Congestion control with explicit rate indication"). In a big one (`EXACT_HOSTS`) a link gives each flow the
-same share, which costs a fraction, leaves a link idle whose flows are all held up elsewhere, and so errs on the slow
-side. Shares that change by less than a tolerance stay as they are. Nothing is lost, and nothing queues.
+same share, which costs a fraction, leaves idle what flows that are held up elsewhere do not use, and so errs on the
+slow side. Shares that change by less than a tolerance stay as they are. Nothing is lost, and nothing queues.
 
 Never knows: agents, chunks' content, why something is fetched.
 """

@@ -1,4 +1,4 @@
-"""A scenario in virtual time: hosts, links, contents and what happens meanwhile; and whether all keeps its promises.
+"""A scenario in virtual time: hosts, links, contents, and what happens meanwhile; are all promises kept?
 
 Every run ends: with everybody done, or with a `SimError` that says who waits for what. Never knows: wall-clock
 time, how results are shown.
@@ -19,7 +19,7 @@ from bench.bounds import bound_of, goodput, unit_of
 from bench.scenarios import FullDisk, Kill, Late, Lie, OriginDies, Scenario, Slow
 from bench.sim.clock import Clock
 from bench.sim.host import Host, Transfer
-from bench.sim.network import Flow, Link, Network
+from bench.sim.network import Link, Network
 from peer.core.failure import FailureKind
 from validation.content import ChunkLayout, content_id_by_url
 from validation.digest import ChunkDigest
@@ -30,6 +30,8 @@ OVERHEAD_S = 0.002
 """Of a request, beside its round trip: parsing, looking up, the first read."""
 MEET_S = 0.03
 """From asking for the first time to the first answers: connections have to be made."""
+MOST_COPIES = 64
+"""A swarm that loads the origin with more than so many is broken."""
 IDLE_S = 3.0
 """Waiting with nothing in flight counts as idle from here on."""
 
@@ -68,7 +70,8 @@ class Content:
     def _digests(self, flavour: str) -> tuple[ChunkDigest, ...]:
         """Any injection will do."""
         return tuple(
-            hashlib.sha256(f"{flavour} {self.number} {chunk}".encode()).digest() for chunk in range(self.layout.count)
+            hashlib.sha256(f"{flavour} {self.number} {chunk}".encode()).digest()
+            for chunk in range(self.layout.count)
         )
 
 
@@ -78,6 +81,7 @@ class Swarm:
     def __init__(self, scenario: Scenario, world: World, tuning: Tuning | None = None) -> None:
         self.scenario = scenario
         self.seed = world.seed
+        self.t_min_s = bound_of(scenario).t_min_s
         self.tuning = tuning or Tuning()
         self.latency_s = world.latency_s
         self.ask_s = 2 * world.latency_s + OVERHEAD_S
@@ -188,8 +192,8 @@ class Swarm:
     @property
     def limit_s(self) -> float:
         """No run is longer: as in the laboratory, each alone at the origin, one after the other, and more."""
-        bound = bound_of(self.scenario)
-        return 30 + 1.5 * (bound.t_min_s + min(64, len(self.scenario.leechers)) * bound.source_s)
+        alone_s = bound_of(self.scenario).source_s
+        return 30 + 1.5 * (self.t_min_s + min(MOST_COPIES, len(self.scenario.leechers)) * alone_s)
 
     def run(self, each_turn: Callable[[], None] | None = None) -> None:
         """Until everybody is done who is waited for. Raises SimError."""

@@ -1,16 +1,17 @@
 """What happened in a swarm, as its cores saw it: what each was told and what it commanded, in order.
 
-    diary = Diary()
-    Swarm(hosts).watch(diary).run()
-    diary.requests, diary.fed(agent), diary.misses(agent, at)
+    diary = Diary(layout, patience_s)
+    diary.note(agent, transfer, now, event, commands)      # for each call of `transfer.handle`
+    diary.requests, diary.fed(agent, piece_s), diary.has(agent, at)
 
-Everything comes from the two sides of `FileTransfer.handle` and from what a transfer shows of itself, so that it does
-not matter which world they live in. What must never be is asserted as soon as it is: a request without its answer, a
-chunk under way twice to one agent, an agent that waits for nothing. Never knows: links, rates, how news travel.
+Everything comes from the two sides of `FileTransfer.handle` and from what a transfer shows of itself: it does not
+matter which world they live in. What must never be is asserted as soon as it is: a chunk under way twice to one
+agent, an agent that waits for nothing. Never knows: links, rates, how news travel.
 """
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
@@ -20,8 +21,6 @@ from agent.core.sources import SourceId
 from agent.core.transfer import FileTransfer
 from validation.content import NO_CHUNKS, Bitfield, ChunkLayout
 from validation.ranges import ByteRange
-
-Wait = cmd.ProbeOrigin | cmd.AskNear | cmd.DigestChunk | cmd.ValidateContent | cmd.Troubled | cmd.Refetching
 
 
 @dataclass(slots=True)
@@ -70,7 +69,7 @@ class _Life:
 
 
 class Diary:
-    """An observer of a swarm. `patience_s`: no timer of a core is further away than that."""
+    """Of one swarm. `patience_s`: no timer of a core is further away than that."""
 
     def __init__(self, layout: ChunkLayout, patience_s: float) -> None:
         self.layout = layout
@@ -181,7 +180,7 @@ class Diary:
         for request in self.requests:
             if request.ended_at is not None:
                 times = [request.at, *(at for at, _ in request.arrivals), request.ended_at]
-                longest = max(longest, *(later - sooner for sooner, later in zip(times, times[1:], strict=False)))
+                longest = max(longest, *(later - sooner for sooner, later in itertools.pairwise(times)))
         return longest
 
 

@@ -261,6 +261,61 @@ def test_impossible_waits(wait: str) -> None:
     assert error.value.status == 400
 
 
+def distrusts(*numbers: int, lied: bool = True) -> tuple[wire.Distrust, ...]:
+    return tuple(wire.Distrust(PeerId(f"{number:064x}"), lied) for number in numbers)
+
+
+@pytest.mark.parametrize("count", [0, 1, 8])
+@pytest.mark.parametrize(
+    ("target", "wait_s"), [(wire.watch_target(CONTENT, 3), 9), (wire.offer_target(CONTENT), None)]
+)
+def test_questions_name_whom_the_asker_distrusts(target: str, wait_s: int | None, count: int) -> None:
+    named = distrusts(*range(count - 1)) + distrusts(*range(99, 99 + min(count, 1)), lied=False)
+    data = wire.format_request(target, 7, wait_s=wait_s, distrusts=named)
+    request = wire.parse_request_head(data).request
+    assert isinstance(request, wire.OfferRequest)
+    assert request.distrusts == named
+    assert request.distrusted == frozenset(item.peer_id for item in named)
+    assert request.denounced == tuple(item.peer_id for item in named if item.lied)
+
+
+def test_no_more_are_named_than_may_be() -> None:
+    request = wire.parse_request_head(
+        wire.format_request(wire.offer_target(CONTENT), distrusts=distrusts(*range(9)))
+    )
+    assert request.request == wire.OfferRequest(CONTENT, distrusts=distrusts(*range(8)))
+
+
+ONE = f"{1:064x}"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "x",
+        ONE[1:],
+        ONE + "0",
+        ONE.replace("0", "G"),
+        "A" + ONE[1:],
+        "٣" + ONE[1:],
+        f"{ONE};",
+        f"{ONE};Lied",
+        f"{ONE};lied;lied",
+        f"{ONE},{'2' * 64}",
+        f"{ONE},  {'2' * 64}",
+        f"{ONE}, ",
+        f", {ONE}",
+        f"{ONE}, {ONE}",
+        f"{ONE}, {ONE};lied",
+        ", ".join(f"{number:064x}" for number in range(9)),
+    ],
+)
+@pytest.mark.parametrize("target", [wire.watch_target(CONTENT, 1), wire.offer_target(CONTENT)])
+def test_impossible_distrust(target: str, value: str) -> None:
+    assert refused(f"GET {target} HTTP/1.1\r\nHost: a\r\nNearfetch-Distrusts: {value}\r\n\r\n".encode()) == 400
+
+
 @pytest.mark.parametrize("query", ["?", "?after", "?after=", "?after=-1", "?after=1&after=2", "?after=" + "9" * 17])
 def test_impossible_questions(query: str) -> None:
     with pytest.raises(WireError) as error:
@@ -358,6 +413,9 @@ PIECES = st.sampled_from(
         b"Content-Length: 1\r\n",
         b"Nearfetch-Port: 1\r\n",
         b"Nearfetch-Wait: 1\r\n",
+        b"Nearfetch-Distrusts: ",
+        b"c" * 64,
+        b";lied",
         wire.watch_target(CONTENT, 1).encode(),
     ]
 )

@@ -1,0 +1,98 @@
+"""The command line of the simulator, as values.
+
+Never knows: how anything is simulated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.scenarios import MBIT, SCENARIOS, FullDisk, Happening, OriginDies, Scenario, ScenarioError
+from bench.sim.swarm import World
+
+_UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+_BREAKS: dict[str, Happening] = {"origin-dies": OriginDies(at=0.3), "full-disk": FullDisk(agent=1)}
+"""Faults that no scenario has."""
+LONGEST_LATENCY_MS = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to play, and where results go."""
+
+    scenario: Scenario
+    world: World
+    json: bool
+    output: Path | None
+    picture: Path | None
+
+    def document(self) -> dict[str, object]:
+        """What was asked for."""
+        return {"scenario": dataclasses.asdict(self.scenario), "world": dataclasses.asdict(self.world)}
+
+
+def options_of(arguments: list[str]) -> Options:
+    """Raises ScenarioError for what cannot be; ends the process with 2 for what cannot be read."""
+    given = _parser().parse_args(arguments)
+    scenario = SCENARIOS[given.scenario].changed(
+        agents=given.agents,
+        size=given.size,
+        origin_rate=_rate(given.origin_rate),
+        agent_rate=_rate(given.agent_rate),
+    )
+    if given.fault is not None:
+        fault = _BREAKS[given.fault]
+        scenario = dataclasses.replace(scenario, happenings=(*scenario.happenings, fault))
+    if not 0 <= given.latency_ms <= LONGEST_LATENCY_MS:
+        raise ScenarioError(f"--latency-ms must be 0 to {LONGEST_LATENCY_MS:g}, not {given.latency_ms:g}")
+    if not 1 <= given.sites <= scenario.agents:
+        raise ScenarioError(f"--sites must be 1 to {scenario.agents}, the number of agents, not {given.sites}")
+    site_rate = _rate(given.site_rate) or scenario.agent.up
+    if site_rate < 1:
+        raise ScenarioError(f"--site-rate must be above 0, not {given.site_rate:g}")
+    world = World(seed=given.seed, latency_s=given.latency_ms / 1000, sites=given.sites, site_rate=site_rate)
+    return Options(scenario=scenario, world=world, json=given.json, output=given.output, picture=given.picture)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench sim",
+        description="The agents' own core under a virtual clock. The same seed gives the same output.",
+        epilog="; ".join(f"{name}: {scenario.title}" for name, scenario in SCENARIOS.items()),
+    )
+    parser.add_argument("scenario", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--agents", type=int, metavar="N", help="how many (default: the scenario's)")
+    parser.add_argument("--size", type=_size, help="of each file, such as 64MiB (default: the scenario's)")
+    parser.add_argument("--origin-rate", type=float, metavar="MBIT", help="Mbit/s each way, instead of its own")
+    parser.add_argument("--agent-rate", type=float, metavar="MBIT", help="Mbit/s each way, instead of its own")
+    parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn (default: 1)")
+    parser.add_argument("--latency-ms", type=float, default=1.0, metavar="MS", help="one way (default: 1)")
+    parser.add_argument("--sites", type=int, default=1, metavar="N", help="spread the agents over so many sites")
+    parser.add_argument(
+        "--site-rate", type=float, metavar="MBIT", help="of a site's way out, Mbit/s (default: an agent's)"
+    )
+    parser.add_argument("--json", action="store_true", help="print documents, one a line, instead of tables")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="append the documents to this file too")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write an SVG of the agents' progress")
+    parser.add_argument("--break", dest="fault", choices=_BREAKS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _rate(mbit: float | None) -> int | None:
+    if mbit is None:
+        return None
+    if not 0 < mbit < 1e9:
+        raise ScenarioError(f"a rate must be above 0 and below 1e9 Mbit/s, not {mbit:g}")
+    return round(mbit * MBIT)
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text)
+    factor = _UNITS.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 64MiB")
+    return int(match[1]) * factor
