@@ -1,7 +1,9 @@
 """An agent that lies: nearfetch, with one byte altered in a share of the chunks that it gives to others.
 
 What it keeps for itself is right, and so are its offers and vouchers: it looks like any other until somebody checks
-what came. `python -m bench.liar SHARE ARGUMENTS OF NEARFETCH...`; which chunks is decided by their numbers alone.
+what came. One that forges vouches for the altered chunks as well, with its own key; then it looks like any other
+until somebody checks the whole file. `python -m bench.liar [--forges] SHARE ARGUMENTS OF NEARFETCH...`; which chunks
+is decided by their numbers alone.
 """
 
 from __future__ import annotations
@@ -9,10 +11,16 @@ from __future__ import annotations
 import hashlib
 import runpy
 import sys
+from pathlib import Path
 
 from peer.cache import PeerCache
-from validation.content import ContentId
+from peer.core.voucher import Voucher
+from peer.identity import Group, Identity
+from validation.content import ChunkIndex, ContentId
+from validation.digest import chunk_digest
 from validation.ranges import ByteRange
+
+FORGES = "--forges"
 
 
 def lies_about(chunk: int, share: float) -> bool:
@@ -44,10 +52,36 @@ def become(share: float) -> None:
     PeerCache.read = read  # type: ignore[method-assign]
 
 
+def forge(share: float) -> None:
+    """From now on, vouchers for others say what the lies are. After `become`, and before there is an agent."""
+    honest_vouchers, honest_load = PeerCache.vouchers, Identity.load_or_create
+    known: list[Identity] = []
+
+    def load(home: Path, group: Group, now: float, name: str | None = None) -> Identity:
+        known[:] = [honest_load(home, group, now, name)]
+        return known[0]
+
+    def vouchers(self: PeerCache, content_id: ContentId, chunk: ChunkIndex) -> tuple[Voucher, ...]:
+        entry, given = self.find(content_id), honest_vouchers(self, content_id, chunk)
+        if entry is None or not known or not lies_about(chunk, share):
+            return given
+        try:
+            data = self.read(content_id, entry.layout.range_of(chunk))
+        except LookupError:  # not checked since the start: nothing is given of it yet, either
+            return given
+        return (known[0].vouch(content_id, chunk, chunk_digest(data)),)
+
+    PeerCache.vouchers = vouchers  # type: ignore[method-assign]
+    Identity.load_or_create = staticmethod(load)  # type: ignore[method-assign, assignment]
+
+
 def main(arguments: list[str]) -> None:
     """Never returns."""
-    share, *rest = arguments
+    forges = arguments[:1] == [FORGES]
+    share, *rest = arguments[1:] if forges else arguments
     become(float(share))
+    if forges:
+        forge(float(share))
     sys.argv = ["nearfetch", *rest]
     runpy.run_module("agent.cli", run_name="__main__")
 

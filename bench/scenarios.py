@@ -68,6 +68,8 @@ class Lie:
 
     agent: int
     share: float
+    forges: bool = False
+    """It vouches for what it altered, with its own key: only who knows the whole file's digest can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +237,12 @@ def _all() -> Iterable[Scenario]:
     )
     yield dataclasses.replace(
         cold, name="liar", title="one alters 10 % of the chunks it gives", happenings=(Lie(agent=1, share=0.1),)
+    )
+    yield dataclasses.replace(
+        cold,
+        name="forger",
+        title="one vouches for 10 % of its chunks after altering them",
+        happenings=(Lie(agent=1, share=0.1, forges=True),),
     )
     yield dataclasses.replace(
         cold,

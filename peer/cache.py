@@ -241,10 +241,13 @@ class PeerCache:
         self._withdrawals += 1
         self._withdrawn_at[signer] = self._withdrawals
         for record in self._shelf:
+            if not any(key[1] == signer for key in record.signed):
+                continue
             if alone := record.forget_signer(signer):
                 losses.append((record, alone))
                 count += alone.bit_count()
-            self._tell(record.content_ids)
+            else:
+                self._tell(record.content_ids)
         for record, alone in losses:
             await self._lose(record, alone)
         await self._change(lambda connection: cacheindex.delete_vouchers_of(connection, signer))

@@ -13,7 +13,7 @@ from agent.core.provenance import NOTHING_NOTED, Notes, Provenance, Reason
 from agent.core.publishing import Publishing
 from agent.core.requests import InFlight
 from agent.core.scheduler import Assignment, OriginReadiness, View
-from agent.core.sources import ORIGIN, NearSource, SourceId, kind_of
+from agent.core.sources import ORIGIN, NearSource, SourceId, kind_of, peer_of
 from agent.core.spec import NearUse, OriginUse, TransferSpec
 from peer.core.failure import LOCAL, Failure, FailureKind
 from validation.content import NO_CHUNKS, Bitfield, runs_in
@@ -104,12 +104,11 @@ class Explaining:
                 self._of_near(assignment, view)
 
     def _of_near(self, assignment: Assignment, view: View) -> None:
-        kind = kind_of(assignment.source).value
         reason = Reason.NEAREST
-        for source in view.near:  # nearest kind first
-            if kind_of(source.source).value >= kind:
-                break
-            if source.have & assignment.chunks & ~view.origin_only:
+        if not _is_peer(view.near[0]):  # nearest kind first
+            kind = kind_of(assignment.source).value
+            nearer = (source.have for source in view.near if kind_of(source.source).value < kind)
+            if any(have & assignment.chunks for have in nearer):
                 reason = Reason.NEARER_BUSY
         self._noted.note(assignment.first, assignment.last, assignment.source, reason)
 
@@ -175,6 +174,10 @@ class Explaining:
         for claimed in self._claims.values():
             field = Bitfield(field | claimed)
         return Bitfield(field & ~believed)
+
+
+def _is_peer(source: NearSource) -> bool:
+    return peer_of(source.source) is not None
 
 
 _OF_FAILURES = {

@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import groupby
 
 from agent.core.sources import ORIGIN, SourceId
-from validation.content import Bitfield, ChunkIndex, ChunkLayout, runs_in
+from validation.content import Bitfield, ChunkLayout, runs_in
 from validation.ranges import ByteRange, RangeSet
 
 _MOST_CODES = 65_535
@@ -170,20 +170,18 @@ class Span:
 
 def spans(known: Provenance, layout: ChunkLayout, held: RangeSet, from_origin: Bitfield) -> list[Span]:
     """All held bytes in order, as long runs as possible. Of what was not noted, `from_origin` says the source."""
-    found: list[Span] = []
+    found: list[tuple[int, int, SourceId | None, Reason]] = []
     for first, after, pair in known.spread(layout.count):
         for begin, end, source, reason in _told(first, after, pair, from_origin):
-            for item in held.held(layout.span(ChunkIndex(begin), ChunkIndex(end - 1))):
+            within = ByteRange(begin * layout.chunk_bytes, min(end * layout.chunk_bytes, layout.length))
+            for item in held.held(within):
                 start = item.start
-                if found and _joins(found[-1], Span(item=item, source=source, reason=reason)):
-                    start = found.pop().item.start
-                found.append(Span(item=ByteRange(start, item.stop), source=source, reason=reason))
-    return found
-
-
-def _joins(before: Span, after: Span) -> bool:
-    same = (before.source, before.reason) == (after.source, after.reason)
-    return same and before.item.stop == after.item.start
+                if found and found[-1][1:] == (start, source, reason):
+                    start = found.pop()[0]
+                found.append((start, item.stop, source, reason))
+    return [
+        Span(item=ByteRange(start, stop), source=source, reason=reason) for start, stop, source, reason in found
+    ]
 
 
 def _told(

@@ -18,6 +18,7 @@ from agent.schema import Priority
 from bench import machine
 from bench.agents import MEETING_TIMEOUT_S, AgentProcess, BenchError, create_group, nearfetch_command
 from bench.baselines.system import Ground, Progress, Seat, SeatError, System, Usage
+from bench.liar import FORGES
 from bench.scenarios import Scenario
 
 LOOK_S = 0.1
@@ -132,12 +133,13 @@ class Nearfetch(System):
 
     @property
     def _liars(self) -> bool:
-        return any(self.ground.lies(seat) > 0 for seat in self.ground.seats)
+        return any(self.ground.lie_of(seat) is not None for seat in self.ground.seats)
 
     def _agent(self, seat: Seat) -> AgentProcess:
-        share, command = self.ground.lies(seat), nearfetch_command()
-        if share > 0:
-            command = [sys.executable, "-m", "bench.liar", str(share)]
+        lie, command = self.ground.lie_of(seat), nearfetch_command()
+        if lie is not None:
+            forges = [FORGES] if lie.forges else []
+            command = [sys.executable, "-m", "bench.liar", *forges, str(lie.share)]
         return AgentProcess(
             seat.name,
             seat.place / "home",

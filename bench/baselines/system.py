@@ -87,10 +87,10 @@ class Ground:
                 return seat.host.command("sh", "-c", script, "sh", str(size), str(files), *command)
         return seat.host.command(*command)
 
-    def lies(self, seat: Seat) -> float:
-        """The share of chunks in which this agent lies."""
-        found = [item for item in self.scenario.happenings if isinstance(item, Lie) and item.agent == seat.number]
-        return found[0].share if found else 0.0
+    def lie_of(self, seat: Seat) -> Lie | None:
+        """How this agent lies."""
+        found = (item for item in self.scenario.happenings if isinstance(item, Lie) and item.agent == seat.number)
+        return next(found, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,8 @@ DOCUMENTED = {
     "group": "create join show",
     "peer": "list show forget clear discover ban unban",
     "cache": "list show delete delete-url clear limit age switch",
-    "job": "create add add-set transfer resume suspend cancel complete reset validate list show get explain log wait watch "
-    "events set set-url replace-prefix ranges filled position",
+    "job": "create add add-set transfer resume suspend cancel complete reset validate list show get explain log "
+    "wait watch events set set-url replace-prefix ranges filled position",
     "job credentials": "set remove",
 }
 

@@ -34,6 +34,7 @@ def test_all_of_them_are_there() -> None:
         "slow-peer",
         "dead-owner",
         "liar",
+        "forger",
         "churn",
         "two-files",
     ]
@@ -60,7 +61,7 @@ def test_who_fetches_and_who_is_waited_for() -> None:
     assert SCENARIOS["warm"].awaited == tuple(range(1, 8))
     assert 1 not in SCENARIOS["dead-owner"].awaited
     assert SCENARIOS["churn"].awaited == (0, 3, 4, 5, 6, 7)
-    assert SCENARIOS["liar"].awaited == tuple(range(8))
+    assert SCENARIOS["liar"].awaited == SCENARIOS["forger"].awaited == tuple(range(8))
 
 
 def test_when_they_start() -> None:

@@ -22,6 +22,7 @@ from tests.support.playbook import (
     OWN,
     PEER_A,
     PEER_B,
+    PEER_C,
     Playbook,
     Stage,
     accepted,
@@ -217,6 +218,18 @@ def test_an_origin_without_ranges_sends_what_was_near_as_well() -> None:
         1: (ORIGIN, Reason.NO_GROUP),
         2: (ORIGIN, Reason.NO_GROUP),
     }
+
+
+def test_a_promise_that_stands_is_no_broken_one_when_all_of_it_has_to_be_fetched() -> None:
+    """Whoever owns the first chunk fetches the whole."""
+    drawn = {"ours": "---", "origin": facts(3, ranges=RangeSupport.NONE)}
+    stages = [
+        draw(wanting=(peer,), **{f"peer_{peer[0]}": "--c"}, **drawn)  # type: ignore[arg-type]
+        for peer in (PEER_A, PEER_B, PEER_C)
+    ]
+    stage = next(each for each in stages if each.open)
+    bring(stage)
+    assert reasons(stage) <= {Reason.OURS, Reason.WHOLE_ONLY}
 
 
 # --- somebody near has it, and that does not help ----------------------------------------------------------------

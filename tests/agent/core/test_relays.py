@@ -1,7 +1,7 @@
 """A chunk poisoned two hops away: who vouched for it is blamed, who handed it on is not.
 
-A forges: it vouches with its own key for bytes that it altered. B took them from A, found that they are what A says,
-and hands them on with A's voucher. We get them from B. What a single judgement means is in test_evidence.py.
+A forges: it vouches with its own key for bytes that it altered. B took them from A, found that they are what A
+says, and hands them on with A's voucher. We get them from B. What a single judgement means is in test_evidence.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from peer.core.standing import Offence
 from tests.support.drawing import draw
 from tests.support.playbook import (
     ALL_THERE,
+    CHUNK,
     CONNECTED,
-    FINISHED,
     OWN,
     PEER_A,
     PEER_B,
@@ -126,14 +126,21 @@ def test_a_relay_that_alters_what_it_hands_on_is_blamed_itself() -> None:
     play.check()
 
 
-def test_what_rests_on_the_forger_is_asked_of_the_relay_no_more_and_that_is_no_strike() -> None:
-    """B does not know yet what we know; three strikes would cost us an honest source."""
-    play = Playbook(draw(ours="A---*", peer_b="-****"))
-    for chunk in (1, 2, 3):
-        play >> received(PEER_B, signer=PEER_A, flavour="noise", chunk=chunk) << anything
-    play >> digested(1, flavour="noise") << anything
+def test_a_relay_that_does_not_know_yet_who_lied_gets_no_strike_for_it() -> None:
+    """Three of them would cost us an honest source."""
+    play = Playbook(draw(ours="-*-*-*-*-", peer_b="*-*-*-*-*"))
+    first, *others = [each.item.start // CHUNK for each in play.stage.open.values() if each.source != ORIGIN]
+    ids = play.transfer.content_ids
+    both = [vouch(each, first, PEER_A, "noise") for each in ids] + [vouch(each, first, PEER_C) for each in ids]
+    play >> received(PEER_B, vouchers=both, chunk=first) << anything
+    play >> received(ORIGIN) << anything
+    play >> digested(first) << report(PEER_A, Offence.FALSE_VOUCHER) << anything
+    for chunk in others:
+        play >> received(PEER_B, signer=PEER_A, chunk=chunk) << anything
     play.check()
-    assert blamed(play.stage) == []
+    assert len(others) == 3
+    assert blamed(play.stage) == [PEER_A]
+    play.stage.request(PEER_B)
 
 
 def test_the_origin_that_is_cut_off_leaves_a_damaged_chunk_to_those_who_were_not_caught() -> None:

@@ -132,6 +132,46 @@ def test_chunks_that_their_owner_does_not_claim_are_taken_over_after_a_while() -
     assert sorted(asked(stage)) == list(range(CHUNKS))
 
 
+def starved(stage: Stage) -> list[int]:
+    """All is there that is ours or that we may help with. Returns the rest, neither claimed nor near."""
+    bring_all_of(stage)
+    left = [chunk for chunk in range(CHUNKS) if chunk not in asked(stage)]
+    assert len(left) >= 5
+    return left
+
+
+def test_hunger_takes_what_others_left_without_waiting_for_each() -> None:
+    """They may have it already, on the word of somebody whom only we know to lie: first the next in line takes it,
+    then everybody, one chunk after the other."""
+    stage = begun_among(PEER_A, PEER_B)
+    left = starved(stage)
+    seconds = ownership(stage, PEER_A, PEER_B).seconds
+    mine = [chunk for chunk in left if seconds >> chunk & 1]
+    assert len(mine) >= 2
+    for expected in (mine, left):
+        play = Playbook(stage)
+        play >> ticked(Tuning().least_claim_s) << fetch(ORIGIN)
+        play.check()
+        bring_all_of(stage)
+        assert sorted(set(asked(stage)) & set(left)) == expected
+
+
+def test_what_comes_near_makes_us_wait_again() -> None:
+    stage = begun_among(PEER_A, PEER_B)
+    left = starved(stage)
+    play = Playbook(stage)
+    play >> ticked(Tuning().least_claim_s) << fetch(ORIGIN)
+    (taken,) = set(asked(stage)) & set(left)
+    first, *others = [chunk for chunk in left if chunk != taken]
+    play >> offered(PEER_A, [first], wants=True) << fetch(PEER_A, chunk=first)
+    play >> received(ORIGIN) << anything
+    play >> digested(taken) << anything
+    play >> received(PEER_A) << anything
+    play >> digested(first) << anything
+    play.check()
+    assert not set(others) & set(asked(stage))
+
+
 def test_a_long_request_ends_early_when_others_come() -> None:
     stage = Stage.new(None, None, None, OWN)
     play = Playbook(stage)
@@ -273,11 +313,12 @@ def test_one_peer_at_a_hundredth_of_the_rate_does_not_hold_the_others_up() -> No
     assert slow.copies <= 1.05
 
 
-def test_a_liar_is_banned_and_nothing_wrong_is_kept() -> None:
-    liar = Swarm(hosts(odd=host(lies=0.1)), origin_up=RATE).run()
-    even = Swarm(hosts(), origin_up=RATE).run()
+def test_a_liar_is_banned_and_costs_little_more_than_what_it_fetched() -> None:
+    liar = Swarm(hosts(odd=host(lies=0.1)), chunks=128, origin_up=RATE).run()
+    even = Swarm(hosts(), chunks=128, origin_up=RATE).run()
     assert liar.wrong == 0
     assert liar.makespan <= 1.15 * even.makespan
+    assert liar.copies <= 1.2
 
 
 def test_a_link_that_drops_is_made_up_for_by_the_group() -> None:

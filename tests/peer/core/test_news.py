@@ -1,0 +1,118 @@
+"""When a change of an offer is told: at once what others wait for, the rest in bundles that cost little delay."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peer.core.news import (
+    BYTES_PER_S,
+    LATE_LEAST_S,
+    LATE_MOST_S,
+    LEAST_S,
+    PROMPT_LEAST_S,
+    PROMPT_MOST_S,
+    Pace,
+    State,
+    Weight,
+)
+from validation.content import Bitfield, ChunkLayout
+
+LAYOUT = ChunkLayout.for_length(64 * 1024 * 1024)
+
+
+def state(have: int = 0, claimed: int = 0, *, wants: bool = True) -> State:
+    return State(layout=LAYOUT, have=Bitfield(have), claimed=Bitfield(claimed), wants=wants)
+
+
+def pace_after(told: State | None, at: float = 0.0) -> Pace:
+    """Of one who has listened since 0."""
+    pace = Pace(0.0)
+    pace.told(told, 100, at)
+    return pace
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "weight"),
+    [
+        (state(1, 2), state(1, 2), Weight.NONE),
+        (None, state(1), Weight.URGENT),
+        (state(1), None, Weight.URGENT),
+        (state(1), state(1, wants=False), Weight.URGENT),
+        (state(0b11), state(0b01), Weight.URGENT),
+        (state(1), dataclasses.replace(state(1), layout=ChunkLayout.for_length(10)), Weight.URGENT),
+        (state(0b001, 0b110), state(0b011, 0b100), Weight.PROMPT),
+        (state(0b001, 0b010), state(0b011, 0b100), Weight.PROMPT),
+        (state(0b001), state(0b001, 0b010), Weight.PROMPT),
+        (state(0b001, 0b010), state(0b011), Weight.URGENT),
+        (state(0b001, 0b100), state(0b011, 0b100), Weight.LATE),
+        (state(0b001), state(0b011), Weight.LATE),
+    ],
+    ids=[
+        "the same",
+        "first",
+        "nothing any more",
+        "takes part no more",
+        "has less",
+        "another content",
+        "brought one of two",
+        "brought one, claims another",
+        "claims",
+        "brought the last",
+        "passes on while it brings",
+        "passes on",
+    ],
+)
+def test_what_matters_how_much(told: State | None, now: State | None, weight: Weight) -> None:
+    assert pace_after(told).weigh(now) is weight
+
+
+def test_a_chunk_that_was_claimed_is_brought_also_when_the_claim_was_gone_before_it_came() -> None:
+    pace = pace_after(state(0, 0b1))
+    pace.told(state(0, 0b10), 100, 1.0)
+    assert pace.weigh(state(0b1, 0b10)) is Weight.PROMPT
+
+
+def test_a_claim_that_came_and_went_untold_is_remembered() -> None:
+    pace = pace_after(state())
+    assert pace.due(state(0, 0b1)) is not None
+    assert pace.weigh(state(0b1, 0b10)) is Weight.PROMPT
+
+
+def test_the_first_answer_is_due_at_once_and_nothing_new_is_never_due() -> None:
+    assert Pace(7.0).due(state(1)) == float("-inf")
+    assert pace_after(state(1)).due(state(1)) is None
+    assert pace_after(state(1), 5.0).again == 5.0 + LATE_LEAST_S
+
+
+@pytest.mark.parametrize(
+    ("listened_s", "prompt_s", "late_s"),
+    [(0.0, PROMPT_LEAST_S, LATE_LEAST_S), (5.0, 0.4, 0.8), (1000.0, PROMPT_MOST_S, LATE_MOST_S)],
+)
+def test_the_longer_one_listens_the_less_often_one_hears(listened_s: float, prompt_s: float, late_s: float) -> None:
+    pace = pace_after(state(0, 0b1), listened_s)
+    assert pace.due(state(0, 0b10)) == pytest.approx(listened_s + prompt_s)
+    assert pace_after(state(), listened_s).due(state(0b1)) == pytest.approx(listened_s + late_s)
+    assert pace.due(None) == pytest.approx(listened_s + LEAST_S)
+
+
+def test_large_offers_come_less_often_whatever_they_say() -> None:
+    pace = Pace(0.0)
+    pace.told(state(1), 10 * BYTES_PER_S, 3.0)
+    assert pace.due(None) == 13.0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15), st.booleans()), max_size=20),
+    st.floats(0.0, 100.0),
+)
+def test_what_is_new_is_due_within_the_longest_pause(states: list[tuple[int, int, bool]], at: float) -> None:
+    pace = pace_after(state(), at)
+    for have, claimed, wants in states:
+        now = state(have, claimed, wants=wants)
+        due = pace.due(now)
+        assert (due is None) == (now == state())
+        assert due is None or at + LEAST_S <= due <= at + LATE_MOST_S
