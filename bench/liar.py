@@ -2,8 +2,8 @@
 
 What it keeps for itself is right, and so are its offers and vouchers: it looks like any other until somebody checks
 what came. One that forges vouches for the altered chunks as well, with its own key; then it looks like any other
-until somebody checks the whole file. `python -m bench.liar [--forges] SHARE ARGUMENTS OF NEARFETCH...`; which chunks
-is decided by their numbers alone.
+until somebody checks the whole file. Which chunks is decided by their numbers alone.
+`python -m bench.liar [--forges] SHARE ARGUMENTS OF NEARFETCH...`
 """
 
 from __future__ import annotations

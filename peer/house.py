@@ -128,6 +128,9 @@ class House:
     member_of: Callable[[bytes], PeerId | NotAMember]
     """Whose certificate (DER) this is."""
     is_banned: Callable[[PeerId], bool]
+    """Nothing is given to it."""
+    is_avoided: Callable[[PeerId], bool]
+    """We ask it for nothing."""
     on_caller: Callable[[Caller], None]
     on_asked: Callable[[PeerId, ContentId], None]
     """A member asks what we have of a content."""

@@ -143,6 +143,7 @@ class PeerNetwork:
             claims=claims,
             on_asked=self._asked,
             on_denounced=self._exclusion.denounced,
+            is_avoided=lambda peer_id: self._roster.is_avoided(peer_id, time.monotonic()),
         )
         cache.on_change = self.changed
         self.port = await self._server.start(settings.host, settings.port)

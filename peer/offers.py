@@ -30,7 +30,7 @@ OFFERS_KEPT = 1024
 """Contents whose answer is kept. One that was dropped gets a new number when it is asked for again."""
 
 FILTERED_KEPT = 256
-"""The same for answers to who distrusts somebody, apart from the others: anybody can name anybody."""
+"""The same for answers to who distrusts somebody or is avoided, apart from the others: anybody can name anybody."""
 
 WAITERS_A_PEER = 8
 """Contents that one peer may wait for at once: more than an agent downloads at a time by default."""
@@ -78,7 +78,7 @@ class Offers:
         self._serving = True
         self._last_version = secrets.randbelow(FIRST_VERSIONS)
         self._said: dict[ContentId, Said] = {}
-        self._filtered: dict[tuple[ContentId, frozenset[PeerId]], Said] = {}
+        self._filtered: dict[tuple[ContentId, frozenset[PeerId], bool], Said] = {}
         self._waiting: dict[ContentId, dict[Waiter, None]] = {}
         self._by_peer: Counter[PeerId] = Counter()
         self._stale: dict[ContentId, None] = {}
@@ -99,17 +99,22 @@ class Offers:
         """Held requests."""
         return self._by_peer.total()
 
-    def now(self, content_id: ContentId, distrusted: frozenset[PeerId] = NOBODY) -> Said:
+    def now(self, content_id: ContentId, distrusted: frozenset[PeerId] = NOBODY, *, avoided: bool = False) -> Said:
         """What is said of a content now, under which number, to somebody who distrusts these: what is held on
-        their word alone is left out. Who loses nothing by that gets the same answer as all others."""
+        their word alone is left out. `avoided`: we ask it for nothing; so it is told that we bring all that is
+        missing, for what it brought itself would be of use to nobody else. Whom neither concerns gets the same
+        answer as all others."""
         state = self._state(content_id)
         if state is None:
             self._said.pop(content_id, None)
             return NOTHING_SAID
-        if distrusted and (useless := self._store.resting_on(content_id, distrusted) & state.have):
-            useful = replace(state, have=Bitfield(state.have & ~useless))
-            return self._numbered(self._filtered, (content_id, distrusted), useful, FILTERED_KEPT)
-        return self._numbered(self._said, content_id, state, OFFERS_KEPT)
+        useless = self._store.resting_on(content_id, distrusted) & state.have if distrusted else NO_CHUNKS
+        ours = avoided and state.wants
+        if not useless and not ours:
+            return self._numbered(self._said, content_id, state, OFFERS_KEPT)
+        claimed = Bitfield(state.layout.everything & ~state.have) if ours else state.claimed
+        told = replace(state, have=Bitfield(state.have & ~useless), claimed=claimed)
+        return self._numbered(self._filtered, (content_id, distrusted, ours), told, FILTERED_KEPT)
 
     def _numbered(self, kept: dict[K, Said], key: K, state: State, most: int) -> Said:
         """What was said of this state before, or a new answer with a new number."""

@@ -53,10 +53,12 @@ class PeerServer:
         claims: Callable[[ContentId], Claim | None] = lambda _: None,
         on_asked: Callable[[PeerId, ContentId], None] = lambda _peer, _content: None,
         on_denounced: Callable[[PeerId, tuple[PeerId, ...]], None] = lambda _by, _about: None,
+        is_avoided: Callable[[PeerId], bool] = lambda _: False,
     ) -> None:
         """`on_caller` hears of every connection at its first request; `certificates` knows other members' (DER);
         `claims` says what we are busy with; `on_asked` hears who wants to know what we have of which content,
-        `on_denounced` who says that it found whom lying."""
+        `on_denounced` who says that it found whom lying. Who `is_banned` gets nothing; whoever `is_avoided` is told
+        that it may leave to us what is missing."""
         self._identity, self._cache, self._workers = identity, cache, workers
         self._certificates = certificates
         self._offers = Offers(cache, claims)
@@ -79,6 +81,7 @@ class PeerServer:
             vouchers_of=self._vouchers_of,
             member_of=self._member_of,
             is_banned=is_banned,
+            is_avoided=is_avoided,
             on_caller=on_caller,
             on_asked=on_asked,
             on_denounced=on_denounced,

@@ -233,7 +233,7 @@ class Connection:
     def _answer_offer(self, request: wire.OfferRequest) -> None:
         """At once, or as soon as there is something new that may be said."""
         house, now = self._house, asyncio.get_running_loop().time()
-        said = house.offers.now(request.content_id, request.distrusted)
+        said = self._offer(request)
         if not request.wait_s:
             self._respond(said.response)
             return
@@ -258,7 +258,7 @@ class Connection:
         held, loop = self._held, asyncio.get_running_loop()
         if held is None:
             return
-        said = self._house.offers.now(held.request.content_id, held.request.distrusted)
+        said = self._offer(held.request)
         due = self._pace.due(said.state)
         if due is None or due >= held.timer.when():
             return
@@ -274,10 +274,14 @@ class Connection:
         if held is None or self.channel.is_closing():
             return
         self._deadline = self._house.now() + (HEAD_TIMEOUT_S if self._filled else IDLE_TIMEOUT_S)
-        self._say(self._house.offers.now(held.request.content_id, held.request.distrusted))
+        self._say(self._offer(held.request))
         if not self._busy:
             self.channel.resume_reading()
             self._answer_all()
+
+    def _offer(self, request: wire.OfferRequest) -> Said:
+        house = self._house
+        return house.offers.now(request.content_id, request.distrusted, avoided=house.is_avoided(self.peer_id))
 
     def _say(self, said: Said) -> None:
         self._pace.told(said.state, len(said.response), asyncio.get_running_loop().time())

@@ -105,7 +105,7 @@ class Explaining:
 
     def _of_near(self, assignment: Assignment, view: View) -> None:
         reason = Reason.NEAREST
-        if not _is_peer(view.near[0]):  # nearest kind first
+        if peer_of(view.near[0].source) is None:  # nearest kind first
             kind = kind_of(assignment.source).value
             nearer = (source.have for source in view.near if kind_of(source.source).value < kind)
             if any(have & assignment.chunks for have in nearer):
@@ -174,10 +174,6 @@ class Explaining:
         for claimed in self._claims.values():
             field = Bitfield(field | claimed)
         return Bitfield(field & ~believed)
-
-
-def _is_peer(source: NearSource) -> bool:
-    return peer_of(source.source) is not None
 
 
 _OF_FAILURES = {

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     NEAR_FAILED = "near-failed"
     UNRECORDED = "unrecorded"
 
+    __hash__ = str.__hash__  # the one of Enum is written in Python: it would be half of what a note costs
+
     @property
     def meaning(self) -> str:
         """The same as words for people."""

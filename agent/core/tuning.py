@@ -47,7 +47,7 @@ class Tuning:
     spreading_requests: int = 1
     """Requests in flight at one peer, of one chunk each, while others want the content too: what everybody asks of
     one peer at once comes late to all"""
-    spreading_near_requests: int = 5
+    spreading_near_requests: int = 8
     """… and at all peers together. More of them slow the origin's one request down on a link that is full: of 4, 6
     and 12, 4 was best for 8 agents (makespan 1.08, 1.11 and 1.12 of the bound) and 6 for 16 (1.25, 1.17 and 1.18);
     in virtual time, all links alike, 256 chunks."""

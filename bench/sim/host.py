@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.core import commands as cmd
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 COALESCE_S = 0.4
 """Between two news of one agent to another, as the agents have it (`peer/serving.py`)."""
+LOOK_S = 5.0
+"""How often an agent in a large group estimates how many want the same (`agent/near.py`)."""
 PROBE_S = 0.1
 """From the start of a job to the origin's answer."""
 DIGEST_BYTES_PER_S = 400e6
@@ -102,6 +104,7 @@ class Transfer:
         "claimed",
         "content",
         "core",
+        "crowd",
         "done",
         "file",
         "have",
@@ -132,6 +135,8 @@ class Transfer:
         self.claimed = NO_CHUNKS
         self.wants = False
         self.neighbours: list[Transfer] = []
+        self.crowd = 0
+        """About so many want it, if there are more than can be asked."""
         self.asks = False
         self.offer: ev.SourceOffered | None = None
         """What the others were told last; None: nothing."""
@@ -176,10 +181,14 @@ class Transfer:
 
     def handle(self, event: ev.FileEvent) -> None:
         """The core hears it, and what it commands happens."""
+        self.handle_all((event,))
+
+    def handle_all(self, events: Sequence[ev.FileEvent]) -> None:
+        """The same for several that come together."""
         core = self.core
         if core is None or not self.host.alive:
             return
-        for command in core.handle(event, self.swarm.clock.now):
+        for command in core.handle_all(events, self.swarm.clock.now):
             perform = _PERFORM.get(type(command))
             if perform is not None:
                 perform(self, command)
@@ -191,7 +200,7 @@ class Transfer:
         if at is None:
             return
         clock = self.swarm.clock
-        tick = clock.tick_of(at)
+        tick = max(clock.tick + 1, clock.tick_of(at))
         if not self.armed or tick < self.armed:
             self.armed = tick
             clock.at_tick(tick, _look, self)
@@ -306,10 +315,25 @@ class Transfer:
         self.swarm.clock.at(self.swarm.clock.now + self.swarm.meet_s, Transfer._near_answered, self)
 
     def _near_answered(self) -> None:
-        for other in self.neighbours:
-            if other.offer is not None and other.host.alive and other.host not in self.host.banned:
-                self.handle(other.offer)
-        self.handle(ev.NearAnswered(file=self.file))
+        news = [each for each in self.neighbours if each.offer is not None and each.host.alive]
+        self.handle_all([*self._offers_of(news), *self._size_up(), ev.NearAnswered(file=self.file)])
+
+    def _look_around(self) -> None:
+        if self.asks and (news := self._size_up()):
+            self.handle_all(news)
+
+    def _size_up(self) -> list[ev.FileEvent]:
+        """Of the neighbours a share wants it; of all others about as many, in proportion, will do."""
+        others = len(self.swarm.hosts) - 1
+        if others <= len(self.neighbours):
+            return []
+        self.swarm.clock.at(self.swarm.clock.now + LOOK_S, Transfer._look_around, self)
+        wanting = sum(each.offer is not None and each.offer.wants for each in self.neighbours)
+        size = 1 + round(others * wanting / len(self.neighbours))
+        if abs(size - self.crowd) <= self.crowd // 4:
+            return []
+        self.crowd = size
+        return [ev.CrowdSized(file=self.file, size=size)]
 
     def _stop_asking(self, command: cmd.StopAsking) -> None:
         self.asks = False
@@ -349,13 +373,16 @@ class Transfer:
     def _hear(self) -> None:
         self.hearing = False
         news, self.unheard = self.unheard, {}
-        for other in news:
-            if other.host in self.host.banned or not other.host.alive or not self.asks:
-                continue
-            if other.offer is None:
-                self.handle(ev.SourceLost(file=self.file, source=other.host.source))
-            else:
-                self.handle(other.offer)
+        if news and self.asks:
+            self.handle_all(self._offers_of([other for other in news if other.host.alive]))
+
+    def _offers_of(self, others: list[Transfer]) -> list[ev.SourceOffered | ev.SourceLost]:
+        banned = self.host.banned
+        return [
+            other.offer or ev.SourceLost(file=self.file, source=other.host.source)
+            for other in others
+            if other.host not in banned
+        ]
 
     # --- ends ------------------------------------------------------------------------------------------------
 

@@ -127,9 +127,9 @@ class Request(Flow):
             return
         vouchers = () if self.giver is None else self._given(self.giver)
         self.drop()
-        taker.handle(arrived)
         whole = ByteRange(self.began, self.stop)
-        taker.handle(ev.RangeReceived(file=taker.file, request=self.number, item=whole, vouchers=vouchers))
+        received = ev.RangeReceived(file=taker.file, request=self.number, item=whole, vouchers=vouchers)
+        taker.handle_all((arrived, received))
 
     def _whole(self, place: int) -> None:
         """A chunk, or several, is there from its beginning, or from where it was missing."""

@@ -254,6 +254,10 @@ class Roster:
         """True while a ban lasts."""
         return self._conduct.is_banned(peer_id, now)
 
+    def is_avoided(self, peer_id: PeerId, now: float) -> bool:
+        """True while it is banned or left alone."""
+        return self._conduct.is_shunned(peer_id, now)
+
     def is_said_to_lie(self, peer_id: PeerId, now: float) -> bool:
         """True while it is left alone because others found it lying."""
         return self._conduct.is_said_to_lie(peer_id, now)

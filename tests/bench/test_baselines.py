@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +20,15 @@ from bench.baselines.libtorrent import Libtorrent
 from bench.baselines.nearfetch import Nearfetch
 from bench.baselines.torrent import PIECE_BYTES, bencode, torrent
 from bench.content import seeded_file
-from bench.liar import altered, lies_about
+from bench.liar import altered, become, forge, lies_about
 from bench.scenarios import SCENARIOS
+from peer.cache import CacheLimits, NewChunk, PeerCache
+from peer.group import GroupKey
+from peer.identity import Identity, verify_voucher
+from peer.workers import Workers
 from tests.support.bench_command import ROOT
+from validation.content import MIN_CHUNK_BYTES, ChunkIndex, ChunkLayout, ContentId
+from validation.digest import chunk_digest
 from validation.ranges import ByteRange
 
 TIMEOUT_S = 20.0
@@ -162,6 +171,49 @@ def test_the_liar_alters_a_byte_of_its_chunks_and_no_other() -> None:
     assert all(lies_about(chunk - 1 + place // size, 0.1) and place % size == 0 for place in places)
     inside = ByteRange(chunk * size + 1, chunk * size + 5)  # a piece that begins after the altered byte
     assert altered(bytes(4), inside, size, 0.1) == bytes(4)
+
+
+async def test_the_forger_vouches_for_what_it_altered_and_for_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, name in ((PeerCache, "read"), (PeerCache, "vouchers"), (Identity, "load_or_create")):
+        monkeypatch.setattr(kind, name, kind.__dict__[name])  # puts back what follows changes
+    layout = ChunkLayout.for_length(12 * MIN_CHUNK_BYTES)
+    share = 0.5
+    lies = [chunk for chunk in range(layout.count) if lies_about(chunk, share)]
+    assert 0 < len(lies) < layout.count
+    become(share)
+    forge(share)
+
+    group = GroupKey.create()
+    honest = Identity.load_or_create(tmp_path / "honest", group, time.time())
+    forger = Identity.load_or_create(tmp_path / "forger", group, time.time())
+    data, content_id = os.urandom(layout.length), ContentId("1" * 64)
+    original = tmp_path / "original"
+    original.write_bytes(data)
+    with contextlib.closing(Workers(1)) as workers, open(original, "rb") as source:
+        cache = await PeerCache.open(tmp_path / "cache", CacheLimits(), workers, time.time)
+        for index in range(layout.count):
+            chunk = ChunkIndex(index)
+            digest = chunk_digest(data[layout.range_of(chunk).start : layout.range_of(chunk).stop])
+            await cache.add_chunk(
+                NewChunk(
+                    content_ids=(content_id,),
+                    layout=layout,
+                    chunk=chunk,
+                    digest=digest,
+                    vouchers=(honest.vouch(content_id, chunk, digest),),
+                    source_fd=source.fileno(),
+                )
+            )
+        for index in range(layout.count):
+            chunk = ChunkIndex(index)
+            given = cache.read(content_id, layout.range_of(chunk))
+            (voucher,) = cache.vouchers(content_id, chunk)
+            assert voucher.digest == chunk_digest(given)
+            signer = forger if index in lies else honest
+            assert verify_voucher(voucher, signer.certificate_der)
+        await cache.close()
 
 
 def test_a_missing_competitor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

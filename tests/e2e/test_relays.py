@@ -1,7 +1,7 @@
 """A chunk poisoned two hops away: A forges, B hands on in good faith, C finds out. A is banned, B is not.
 
-A is a hostile member that vouches with its own key for bytes that it altered; B and C are real agents. C never meets
-A: all that it knows of A is A's signature and, from B, A's certificate.
+A is a hostile member that vouches with its own key for bytes that it altered; B and C are real agents. C never
+meets A: all that it knows of A is A's signature and, from B, A's certificate.
 """
 
 from __future__ import annotations

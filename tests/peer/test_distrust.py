@@ -16,6 +16,7 @@ from peer.client import Offer, PeerAddress
 from peer.core import wire
 from peer.core.roster import Offence, Standing
 from peer.core.voucher import PeerId, Voucher
+from peer.house import Claim
 from peer.questions import GRACE_S, Questions
 from peer.workers import Workers
 from tests.support.networks import CONTENT, DATA, LAYOUT, LOOPBACK, Agent, Lan, fetch, publish
@@ -137,6 +138,25 @@ async def test_answers_to_the_distrustful_are_kept_within_bounds_and_apart(
             await ask(talk, LIAR, PeerId(f"{number:064x}"))
         assert len(it.server._offers._filtered) == 3
         assert (await ask(talk)).version == plain.version
+
+
+async def test_whom_we_avoid_may_leave_to_us_what_is_missing(
+    it: Serving, caller: ssl.SSLContext, members: Members
+) -> None:
+    """What it brought would be of use to nobody else. When we bring nothing, it is not told so."""
+    it.store.add(A, noise(4 * CHUNK), have=bitfield([1])).vouchers[1] = (voucher(LIAR, 1),)
+    it.claims[A] = Claim(layout=it.store.items[A].layout, chunks=bitfield([2]))
+    async with talking(it.address, caller) as talk:
+        plain = await ask(talk)
+        assert (plain.have_chunks, plain.claimed_chunks) == (bitfield([1]), bitfield([2]))
+        it.avoided.add(members.identity("caller").peer_id)
+        offer = await ask(talk, after=plain.version)
+        assert (offer.have_chunks, offer.claimed_chunks, offer.wants) == (bitfield([1]), bitfield([0, 2, 3]), True)
+        useless = await ask(talk, LIAR)
+        assert (useless.have_chunks, useless.claimed_chunks) == (0, bitfield([0, 2, 3])), "we have it: no claim"
+        it.claims[A] = Claim(layout=it.store.items[A].layout, chunks=bitfield([2]), wants=False)
+        offer = await ask(talk)
+        assert (offer.claimed_chunks, offer.wants) == (bitfield([2]), False)
 
 
 async def test_nonsense_is_a_bad_request(it: Serving, caller: ssl.SSLContext) -> None:
@@ -288,6 +308,19 @@ async def test_who_lied_to_two_is_left_alone_by_the_third_and_still_gets_what_it
         assert isinstance(await eve.network.offer(other.id, CONTENT), Offer)
         _, sink = await fetch(eve, other.id)
         assert bytes(sink.data) == DATA
+
+
+async def test_who_was_found_lying_hears_that_it_may_leave_the_origin_alone(lan: Lan) -> None:
+    claims = {CONTENT: Claim(layout=LAYOUT, chunks=bitfield([]))}
+    ann = await lan.start_beside("ann", claims=claims.get)
+    eve = await lan.start_beside("eve", ann)
+    before = await eve.network.offer(ann.id, CONTENT)
+    assert isinstance(before, Offer)
+    assert before.claimed_chunks == 0
+    ann.network.report(eve.id, Offence.CORRUPT_BYTES, "chunk 0")
+    after = await eve.network.offer(ann.id, CONTENT)
+    assert isinstance(after, Offer)
+    assert after.claimed_chunks == LAYOUT.everything
 
 
 async def test_slander_of_one_harms_nobody(lan: Lan) -> None:

@@ -164,6 +164,7 @@ class Serving:
     claims: dict[ContentId, Claim]
     asked: list[tuple[PeerId, ContentId]]
     """Who asked what we have of which content."""
+    avoided: set[PeerId]
 
 
 @asynccontextmanager
@@ -175,6 +176,7 @@ async def serving(
     admission = Admission(limits or AdmissionLimits())
     callers: list[Caller] = []
     banned: set[PeerId] = set()
+    avoided: set[PeerId] = set()
     claims: dict[ContentId, Claim] = {}
     asked: list[tuple[PeerId, ContentId]] = []
     server = PeerServer(
@@ -187,11 +189,12 @@ async def serving(
         members.certificates.get,
         claims.get,
         lambda peer_id, content_id: asked.append((peer_id, content_id)),
+        is_avoided=avoided.__contains__,
     )
     port = await server.start("127.0.0.1", 0)
     try:
         address = PeerAddress(identity.peer_id, "127.0.0.1", port)
-        yield Serving(server, store, admission, identity, address, callers, banned, claims, asked)
+        yield Serving(server, store, admission, identity, address, callers, banned, claims, asked, avoided)
     finally:
         await server.close()
 

@@ -578,6 +578,8 @@ class Swarm:
         wants = of.said is not None and of.said.wants
         if of.gone or of in to.banned or not to.asks:
             return
+        if wants and of.avoids(to):
+            claimed = Bitfield(self.layout.everything & ~of.have)
         source = peer_source(of.peer)
         event: ev.FileEvent = ev.SourceLost(file=to.file, source=source)
         if of.have or claimed or wants:

