@@ -72,7 +72,7 @@ def forge(share: float) -> None:
         return (known[0].vouch(content_id, chunk, chunk_digest(data)),)
 
     PeerCache.vouchers = vouchers  # type: ignore[method-assign]
-    Identity.load_or_create = staticmethod(load)  # type: ignore[method-assign, assignment]
+    Identity.load_or_create = staticmethod(load)  # type: ignore[method-assign]
 
 
 def main(arguments: list[str]) -> None:

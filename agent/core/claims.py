@@ -18,7 +18,9 @@ _WEIGHT = 0.3
 
 
 @dataclass(slots=True)
-class _Promise:
+class Promise:
+    """Of one peer."""
+
     owing: Bitfield
     """Chunks it ever claimed and does not have yet."""
     mark: float
@@ -31,18 +33,11 @@ class Claims:
     def __init__(self, tuning: Tuning, chunk_bytes: int) -> None:
         self._tuning = tuning
         self._longest_s = tuning.claim_patience_s + chunk_bytes / tuning.claim_rate_bytes_per_s
-        self._promises: dict[SourceId, _Promise] = {}
+        self._promises: dict[SourceId, Promise] = {}
         self.pace_s: float | None = None
         """What a chunk of the origin takes, ours or another's, in the mean."""
-
-    @property
-    def patience_s(self) -> float:
+        self.patience_s = self._longest_s
         """How long the next chunk of a claim may take."""
-        if self.pace_s is None:
-            return self._longest_s
-        tuning = self._tuning
-        wanted = max(tuning.least_claim_s, tuning.claim_paces * self.pace_s + tuning.claim_grace_s)
-        return min(self._longest_s, wanted)
 
     @property
     def hunger_s(self) -> float:
@@ -53,25 +48,31 @@ class Claims:
         """A chunk of the origin, ours or another's, took so long."""
         before = seconds if self.pace_s is None else self.pace_s
         self.pace_s = before + _WEIGHT * (seconds - before)
+        tuning = self._tuning
+        wanted = max(tuning.least_claim_s, tuning.claim_paces * self.pace_s + tuning.claim_grace_s)
+        self.patience_s = min(self._longest_s, wanted)
 
-    def offered(self, source: SourceId, have: Bitfield, claimed: Bitfield, now: float) -> None:
-        """What a peer has and claims now."""
+    def offered(self, source: SourceId, have: Bitfield, claimed: Bitfield, now: float) -> Promise:
+        """What a peer has and claims now. Its promise, which stays the same object."""
         promise = self._promises.get(source)
         if promise is None:
-            promise = self._promises[source] = _Promise(NO_CHUNKS, now)
+            promise = self._promises[source] = Promise(NO_CHUNKS, now)
         kept = (promise.owing & have).bit_count()
         if kept:
             self.took((now - promise.mark) / kept)
         if kept or not promise.owing:
             promise.mark = now
         promise.owing = Bitfield((promise.owing | claimed) & ~have)
+        return promise
 
-    def until(self, source: SourceId) -> float | None:
-        """When it is late with what it owes; None: it owes nothing."""
-        promise = self._promises.get(source)
+    def find(self, source: SourceId) -> Promise | None:
+        """The promise of a peer; None: it never offered anything."""
+        return self._promises.get(source)
+
+    def until(self, promise: Promise | None) -> float | None:
+        """When a peer is late with what it owes; None: it owes nothing."""
         return promise.mark + self.patience_s if promise is not None and promise.owing else None
 
-    def late(self, source: SourceId, now: float) -> bool:
+    def late(self, promise: Promise | None, now: float) -> bool:
         """It owes chunks that should have come."""
-        until = self.until(source)
-        return until is not None and now >= until
+        return promise is not None and promise.owing != NO_CHUNKS and now >= promise.mark + self.patience_s

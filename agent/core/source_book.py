@@ -9,7 +9,7 @@ import math
 from bisect import insort
 from dataclasses import dataclass, field
 
-from agent.core.claims import Claims
+from agent.core.claims import Claims, Promise
 from agent.core.sources import NearSource, SourceId, SourceKind, kind_of, peer_of
 from agent.core.tuning import Tuning
 from peer.core.failure import LOCAL, Failure, FailureKind
@@ -29,6 +29,7 @@ class _Entry:
     """None: it is no peer."""
     have: Bitfield
     claimed: Bitfield
+    promise: Promise | None = None
     wants: bool = False
     in_flight: int = 0
     strikes: int = 0
@@ -82,7 +83,7 @@ class SourceBook:
         return [
             entry.peer
             for source, entry in self._entries.items()
-            if entry.wants and entry.peer is not None and not self.claims.late(source, now)
+            if entry.wants and entry.peer is not None and not self.claims.late(entry.promise, now)
         ]
 
     def offered(
@@ -103,7 +104,7 @@ class SourceBook:
             self._wanting += 1 if wants else -1
             entry.wants, self.others_came = wants, True
         if entry.peer is not None:
-            self.claims.offered(source, have, claimed, now)
+            entry.promise = self.claims.offered(source, have, claimed, now)
 
     def lost(self, source: SourceId) -> None:
         """It went away; it may come back."""
@@ -216,7 +217,7 @@ class SourceBook:
         """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
         of_peer = entry.peer is not None
         cooling = self._unreliable(entry, now)
-        late = of_peer and self.claims.late(source, now)
+        late = of_peer and self.claims.late(entry.promise, now)
         claimed = entry.claimed
         if claimed and (late or (of_peer and now < entry.cool_until and entry.busy_since is None)):
             claimed = NO_CHUNKS
@@ -269,18 +270,19 @@ class SourceBook:
 
     def next_change(self, now: float) -> float:
         """When next a source that cools off may be asked again, or nothing is expected of one any more."""
-        first = math.inf
-        for source, entry in self._entries.items():
+        first, patience_s = math.inf, self.claims.patience_s
+        for entry in self._entries.values():
             if now < entry.cool_until < first:
                 first = entry.cool_until
             if entry.busy_since is not None and now < (at := entry.busy_since + self._busy_s(entry)) < first:
                 first = at
-            if entry.peer is None:
+            promise = entry.promise
+            if promise is None:
                 continue
             if entry.in_flight and now < (at := self._silent_at(entry)) < first:
                 first = at
-            if (until := self.claims.until(source)) is not None and now < until < first:
-                first = until
+            if promise.owing and now < (at := promise.mark + patience_s) < first:
+                first = at
         return first
 
     def usable(self, source: SourceId, now: float) -> bool:

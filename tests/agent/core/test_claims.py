@@ -46,10 +46,10 @@ def test_who_delivers_is_believed_longer_and_who_does_not_is_late() -> None:
     book = claims()
     book.took(1.0)
     book.offered(A, NO_CHUNKS, TWO, 100.0)
-    assert book.until(A) == 104.0
-    assert (book.late(A, 103.9), book.late(A, 104.0)) == (False, True)
+    assert book.until(book.find(A)) == 104.0
+    assert (book.late(book.find(A), 103.9), book.late(book.find(A), 104.0)) == (False, True)
     book.offered(A, ONE, Bitfield(0b10), 101.0)
-    assert book.until(A) == 105.0
+    assert book.until(book.find(A)) == 105.0
 
 
 def test_a_claim_that_is_taken_back_or_changed_renews_nothing() -> None:
@@ -58,18 +58,18 @@ def test_a_claim_that_is_taken_back_or_changed_renews_nothing() -> None:
     book.offered(A, NO_CHUNKS, ONE, 100.0)
     book.offered(A, NO_CHUNKS, NO_CHUNKS, 103.0)
     book.offered(A, NO_CHUNKS, Bitfield(0b10), 103.5)
-    assert book.late(A, 104.0)
+    assert book.late(book.find(A), 104.0)
     book.offered(A, ONE, Bitfield(0b10), 110.0)  # late, but here it is
-    assert not book.late(A, 110.1)
+    assert not book.late(book.find(A), 110.1)
 
 
 def test_who_owes_nothing_is_never_late() -> None:
     book = claims()
-    assert book.until(A) is None
+    assert book.until(book.find(A)) is None
     book.offered(A, ONE, NO_CHUNKS, 100.0)
     book.offered(B, ONE, ONE, 100.0)  # it has what it claims
-    assert not book.late(A, 1e9)
-    assert not book.late(B, 1e9)
+    assert not book.late(book.find(A), 1e9)
+    assert not book.late(book.find(B), 1e9)
 
 
 def test_a_fresh_claim_counts_from_now() -> None:
@@ -77,4 +77,4 @@ def test_a_fresh_claim_counts_from_now() -> None:
     book.took(1.0)
     book.offered(A, NO_CHUNKS, NO_CHUNKS, 100.0)
     book.offered(A, NO_CHUNKS, ONE, 200.0)
-    assert book.until(A) == 204.0
+    assert book.until(book.find(A)) == 204.0

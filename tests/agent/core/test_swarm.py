@@ -162,7 +162,9 @@ def test_what_comes_near_makes_us_wait_again() -> None:
     play = Playbook(stage)
     play >> ticked(Tuning().least_claim_s) << fetch(ORIGIN)
     (taken,) = set(asked(stage)) & set(left)
-    first, *others = [chunk for chunk in left if chunk != taken]
+    seconds = ownership(stage, PEER_A, PEER_B).seconds
+    first = next(chunk for chunk in left if not seconds >> chunk & 1)
+    others = [chunk for chunk in left if chunk not in (taken, first)]
     play >> offered(PEER_A, [first], wants=True) << fetch(PEER_A, chunk=first)
     play >> received(ORIGIN) << anything
     play >> digested(taken) << anything

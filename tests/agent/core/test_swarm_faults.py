@@ -239,12 +239,22 @@ ALL_OF_THEM = {
 
 @pytest.mark.parametrize("bad", ALL_OF_THEM.values(), ids=ALL_OF_THEM)
 def test_never_worse_than_direct(bad: dict[str, object]) -> None:
-    """All four others are so. Direct: the same agents, each for itself."""
+    """All four others are so."""
+    assert_never_worse(bad)
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="asking a busy peer again ends the hunger (crowd.py)")
+def test_never_worse_than_direct_when_all_others_are_always_busy() -> None:
+    assert_never_worse({"slots": 0})
+
+
+def assert_never_worse(bad: dict[str, object]) -> None:
+    """Direct: the same agents, each for itself."""
     among = [host(), *(host(**bad) for _ in range(4))]
     apart = [dataclasses.replace(each, spec={"near": NearUse.NEVER}) for each in among]
     others = frozenset(range(1, 5))
     direct = Swarm(apart, chunks=80, origin_up=RATE).run(without=others)
-    swarm = Swarm(among, chunks=80, origin_up=RATE).run(without=others)
+    swarm = Swarm(among, chunks=80, origin_up=RATE).run(1.5 * direct.makespan, without=others)
     assert swarm.wrong == 0
     ours, alone = swarm.agents[0].finished_at, direct.agents[0].finished_at
     assert ours is not None
