@@ -142,7 +142,7 @@ class Crowd:
         """How many times longer than it should take we have waited."""
         if self._hungry_since is None:
             return 0
-        return min(self._most_hunger, int((now - self._hungry_since) / self._sources.claims.hunger_s + 1e-9))
+        return min(self._most_hunger, int((now - self._hungry_since) / self._hunger_s + 1e-9))
 
     @property
     def _most_hunger(self) -> int:
@@ -152,7 +152,16 @@ class Crowd:
         level = self.hunger(now)
         if self._hungry_since is None or level >= self._most_hunger:
             return None
-        return self._hungry_since + (level + 1) * self._sources.claims.hunger_s
+        return self._hungry_since + (level + 1) * self._hunger_s
+
+    @property
+    def _hunger_s(self) -> float:
+        """In a large group nobody may bring a chunk: one waits no longer than the news of it would take."""
+        claims, tuning = self._sources.claims, self._tuning
+        if self._ownership is None or not self._ownership.sparse:
+            return claims.hunger_s
+        pace_s = tuning.sparse_hunger_s if claims.pace_s is None else tuning.sparse_hunger_paces * claims.pace_s
+        return min(claims.hunger_s, max(tuning.sparse_hunger_s, pace_s))
 
     # --- the job's policy ------------------------------------------------------------------------------------
 

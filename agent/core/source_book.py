@@ -44,6 +44,12 @@ class _Entry:
     """What a chunk of it takes."""
     shunned: Bitfield = field(default=NO_CHUNKS)
     """Chunks that it is not asked for any more."""
+    seen: NearSource | None = None
+    """As the scheduler saw it last; None: something happened since."""
+    seen_until: float = 0.0
+    """Then time alone makes it another, if claims are believed for as long as then"""
+    seen_patience_s: float = 0.0
+    """(so long)."""
 
 
 class SourceBook:
@@ -100,8 +106,9 @@ class SourceBook:
         else:
             entry.have, entry.claimed = have, claimed
             entry.shunned = Bitfield(entry.shunned & have)  # what it gets again is another copy
+            entry.seen = None
         if entry.wants is not wants:
-            self._wanting += 1 if wants else -1
+            self._count_wanting(1 if wants else -1)
             entry.wants, self.others_came = wants, True
         if entry.peer is not None:
             entry.promise = self.claims.offered(source, have, claimed, now)
@@ -111,8 +118,14 @@ class SourceBook:
         entry = self._entries.pop(source, None)
         if entry is not None:
             self._in_order.remove((kind_of(source).value, source))
-            self._wanting -= entry.wants
+            self._count_wanting(-entry.wants)
             self.others_came = True
+
+    def _count_wanting(self, more: int) -> None:
+        before, self._wanting = self.spreading, self._wanting + more
+        if self.spreading is not before:  # another number of requests for each
+            for entry in self._entries.values():
+                entry.seen = None
 
     def drop(self, source: SourceId) -> None:
         """Never use it again in this transfer."""
@@ -140,6 +153,7 @@ class SourceBook:
             if not entry.in_flight:
                 entry.heard = now
             entry.in_flight += 1
+            entry.seen = None
 
     def moved(self, source: SourceId, count: int, now: float) -> bool:
         """Bytes of it arrived. True: nothing was expected of it any more."""
@@ -147,6 +161,8 @@ class SourceBook:
         if entry is None:
             return False
         was_silent = self._silent(entry, now)
+        if was_silent or entry.busy_since is not None:
+            entry.seen = None
         entry.busy_since = None
         entry.murmured += count
         if entry.murmured < self._tuning.audible_bytes:
@@ -158,12 +174,13 @@ class SourceBook:
         """One of its requests is over, however."""
         if (entry := self._entries.get(source)) is not None:
             entry.in_flight = max(0, entry.in_flight - 1)
+            entry.seen = None
 
     def delivered(self, source: SourceId, chunk_s: float | None = None) -> None:
         """It did what was asked, each chunk in so long: strikes are forgiven."""
         if (entry := self._entries.get(source)) is None:
             return
-        entry.strikes, entry.busy_since = 0, None
+        entry.strikes, entry.busy_since, entry.seen = 0, None, None
         if chunk_s is not None and kind_of(source) is SourceKind.PEER:
             entry.pace_s = _mean(entry.pace_s, chunk_s)
             self.pace_s = _mean(self.pace_s, chunk_s)
@@ -176,6 +193,7 @@ class SourceBook:
         if failure.kind is FailureKind.NOT_TRUSTED:
             self.drop(source)
             return
+        entry.seen = None
         if failure.kind is FailureKind.BUSY:
             entry.cool_until = now + min(failure.retry_after_s or 1.0, self._tuning.longest_cool_off_s)
             entry.busy_since = now if entry.busy_since is None else entry.busy_since
@@ -191,6 +209,7 @@ class SourceBook:
         """It is not asked for these chunks again."""
         if (entry := self._entries.get(source)) is not None:
             entry.shunned = Bitfield(entry.shunned | chunks)
+            entry.seen = None
 
     def took_too_long(self, source: SourceId, chunks: Bitfield, now: float) -> None:
         """Somebody else is to bring these chunks. Silence is a failure, slowness is none."""
@@ -210,27 +229,35 @@ class SourceBook:
 
     def near(self, now: float) -> tuple[NearSource, ...]:
         """Every near source, nearest kind first, then by id, so that a run can be repeated."""
-        entries = self._entries
-        return tuple([self._seen(source, entries[source], now) for _, source in self._in_order])
+        entries, patience_s, found = self._entries, self.claims.patience_s, []
+        for _, source in self._in_order:
+            entry = entries[source]
+            seen = entry.seen
+            if seen is None or now >= entry.seen_until or entry.seen_patience_s != patience_s:
+                seen = self._look(source, entry, now)
+            found.append(seen)
+        return tuple(found)
 
-    def _seen(self, source: SourceId, entry: _Entry, now: float) -> NearSource:
+    def _look(self, source: SourceId, entry: _Entry, now: float) -> NearSource:
         """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
         of_peer = entry.peer is not None
-        cooling = self._unreliable(entry, now)
         late = of_peer and self.claims.late(entry.promise, now)
         claimed = entry.claimed
         if claimed and (late or (of_peer and now < entry.cool_until and entry.busy_since is None)):
             claimed = NO_CHUNKS
-        return NearSource(
+        entry.seen_until = self._change_of(entry, now, self.claims.patience_s)
+        entry.seen_patience_s = self.claims.patience_s
+        seen = entry.seen = NearSource(
             source=source,
             have=Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have,
             claimed=claimed,
             free_slots=0 if now < entry.cool_until or self._silent(entry, now) else self._free_slots(entry),
-            cooling=cooling,
+            cooling=self._unreliable(entry, now),
             wants=entry.wants and not late,
             in_flight=entry.in_flight,
             on_trial=self._on_trial(entry),
         )
+        return seen
 
     def _full(self, entry: _Entry) -> bool:
         return self._free_slots(entry) == 0
@@ -272,13 +299,21 @@ class SourceBook:
         """When next a source that cools off may be asked again, or nothing is expected of one any more."""
         first, patience_s = math.inf, self.claims.patience_s
         for entry in self._entries.values():
-            if now < entry.cool_until < first:
-                first = entry.cool_until
-            if entry.busy_since is not None and now < (at := entry.busy_since + self._busy_s(entry)) < first:
+            at = entry.seen_until
+            if entry.seen is None or at <= now or entry.seen_patience_s != patience_s:
+                at = self._change_of(entry, now, patience_s)
+            if at < first:
                 first = at
-            promise = entry.promise
-            if promise is None:
-                continue
+        return first
+
+    def _change_of(self, entry: _Entry, now: float, patience_s: float) -> float:
+        first = math.inf
+        if now < entry.cool_until:
+            first = entry.cool_until
+        if entry.busy_since is not None and now < (at := entry.busy_since + self._busy_s(entry)) < first:
+            first = at
+        promise = entry.promise
+        if promise is not None:
             if entry.in_flight and now < (at := self._silent_at(entry)) < first:
                 first = at
             if promise.owing and now < (at := promise.mark + patience_s) < first:

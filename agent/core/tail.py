@@ -45,6 +45,8 @@ def too_late(
         )
         if instead is not None:
             slots[instead] -= 1
+        elif flight.source in at_work and _rest_s(flight, now) <= tuning.least_claim_s:
+            continue  # the origin is for what would take longer than a promise is believed
         elif origin_free and _may_ask_origin(view, flight) and now >= flight.began + 2 * usual_s:
             origin_free = False
         else:

@@ -44,6 +44,10 @@ class Tuning:
     """… and this, for the hand-over."""
     hunger_s: float = 3.0
     """So long chunks that nobody claims are left to their owners while nothing is known of the pace."""
+    sparse_hunger_s: float = 0.8
+    """In a large group, of which one knows a part, they are left to others for this, the time of two news"""
+    sparse_hunger_paces: float = 1.5
+    """… or so many times what a chunk takes: so long whoever brings one would need until it is heard of."""
     spreading_requests: int = 1
     """Requests in flight at one peer, of one chunk each, while others want the content too: what everybody asks of
     one peer at once comes late to all"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from agent.core import commands as cmd
@@ -84,7 +84,7 @@ class Host:
         """It gets its job."""
         self.started_s = self.swarm.clock.now
         for transfer in self.transfers:
-            transfer.handle(ev.Begun(file=transfer.file))
+            transfer.post(ev.Begun(file=transfer.file))
 
     def die(self, _: None = None) -> None:
         """Without a word; its connections break."""
@@ -101,6 +101,7 @@ class Transfer:
     __slots__ = (
         "armed",
         "asks",
+        "awake",
         "claimed",
         "content",
         "core",
@@ -108,9 +109,9 @@ class Transfer:
         "done",
         "file",
         "have",
-        "hearing",
         "host",
         "idle_since",
+        "inbox",
         "neighbours",
         "news_at",
         "news_due",
@@ -143,7 +144,9 @@ class Transfer:
         self.news_at = -COALESCE_S
         self.news_due = False
         self.unheard: dict[Transfer, None] = {}
-        self.hearing = False
+        self.inbox: list[ev.FileEvent] = []
+        self.awake = False
+        """It has a turn soon."""
         self.vouchers: dict[int, Voucher] = {}
         self.noise: set[int] = set()
         """Chunks of its part file that are not what they should be."""
@@ -179,15 +182,27 @@ class Transfer:
 
     # --- events ----------------------------------------------------------------------------------------------
 
-    def handle(self, event: ev.FileEvent) -> None:
-        """The core hears it, and what it commands happens."""
-        self.handle_all((event,))
+    def post(self, event: ev.FileEvent) -> None:
+        """The core is to hear it, together with what else happens in this turn of the agent's loop."""
+        self.inbox.append(event)
+        if not self.awake:
+            self._wake()
 
-    def handle_all(self, events: Sequence[ev.FileEvent]) -> None:
-        """The same for several that come together."""
+    def _wake(self) -> None:
+        self.awake = True
+        clock = self.swarm.clock
+        clock.at(clock.now + self.swarm.turn_s, Transfer._turn, self)
+
+    def _turn(self) -> None:
+        """The core hears what has happened, and what it commands happens."""
+        self.awake = False
         core = self.core
         if core is None or not self.host.alive:
             return
+        events, self.inbox = self.inbox, []
+        if self.unheard:
+            events[:0] = self._news_of(self.unheard)
+            self.unheard = {}
         for command in core.handle_all(events, self.swarm.clock.now):
             perform = _PERFORM.get(type(command))
             if perform is not None:
@@ -213,12 +228,12 @@ class Transfer:
         self.armed = 0
         at = self.core.deadline()
         if at is not None and at <= clock.now + clock.tick_s:
-            self.handle(ev.Ticked(file=self.file))
+            self.post(ev.Ticked(file=self.file))
         else:
             self._arm()
 
     def _soon(self, event: ev.FileEvent, after_s: float = 0.0) -> None:
-        self.swarm.clock.at(self.swarm.clock.now + after_s, self.handle, event)
+        self.swarm.clock.at(self.swarm.clock.now + after_s, self.post, event)
 
     # --- requests --------------------------------------------------------------------------------------------
 
@@ -269,7 +284,7 @@ class Transfer:
     def _digested(self, command: cmd.DigestChunk) -> None:
         chunk = command.chunk
         digests = self.content.noise if chunk in self.noise else self.content.digests
-        self.handle(ev.ChunkDigested(file=self.file, chunk=chunk, digest=digests[chunk], token=command.token))
+        self.post(ev.ChunkDigested(file=self.file, chunk=chunk, digest=digests[chunk], token=command.token))
 
     def vouchers_for(self, chunk: int, banned: set[Host]) -> tuple[Voucher, ...]:
         """What goes with this chunk, without those of whom the receiver believes nothing."""
@@ -316,24 +331,21 @@ class Transfer:
 
     def _near_answered(self) -> None:
         news = [each for each in self.neighbours if each.offer is not None and each.host.alive]
-        self.handle_all([*self._offers_of(news), *self._size_up(), ev.NearAnswered(file=self.file)])
+        self.unheard.update(dict.fromkeys(news))
+        self._size_up()
+        self.post(ev.NearAnswered(file=self.file))
 
-    def _look_around(self) -> None:
-        if self.asks and (news := self._size_up()):
-            self.handle_all(news)
-
-    def _size_up(self) -> list[ev.FileEvent]:
+    def _size_up(self) -> None:
         """Of the neighbours a share wants it; of all others about as many, in proportion, will do."""
         others = len(self.swarm.hosts) - 1
-        if others <= len(self.neighbours):
-            return []
-        self.swarm.clock.at(self.swarm.clock.now + LOOK_S, Transfer._look_around, self)
+        if others <= len(self.neighbours) or not self.asks:
+            return
+        self.swarm.clock.at(self.swarm.clock.now + LOOK_S, Transfer._size_up, self)
         wanting = sum(each.offer is not None and each.offer.wants for each in self.neighbours)
         size = 1 + round(others * wanting / len(self.neighbours))
-        if abs(size - self.crowd) <= self.crowd // 4:
-            return []
-        self.crowd = size
-        return [ev.CrowdSized(file=self.file, size=size)]
+        if abs(size - self.crowd) > self.crowd // 4:
+            self.crowd = size
+            self.post(ev.CrowdSized(file=self.file, size=size))
 
     def _stop_asking(self, command: cmd.StopAsking) -> None:
         self.asks = False
@@ -366,22 +378,15 @@ class Transfer:
         for other in self.neighbours:
             if other.asks:
                 other.unheard[self] = None
-                if not other.hearing:
-                    other.hearing = True
-                    self.swarm.clock.at(self.swarm.clock.now + self.swarm.hear_s, Transfer._hear, other)
+                if not other.awake:
+                    other._wake()
 
-    def _hear(self) -> None:
-        self.hearing = False
-        news, self.unheard = self.unheard, {}
-        if news and self.asks:
-            self.handle_all(self._offers_of([other for other in news if other.host.alive]))
-
-    def _offers_of(self, others: list[Transfer]) -> list[ev.SourceOffered | ev.SourceLost]:
+    def _news_of(self, others: Iterable[Transfer]) -> list[ev.FileEvent]:
         banned = self.host.banned
         return [
             other.offer or ev.SourceLost(file=self.file, source=other.host.source)
             for other in others
-            if other.host not in banned
+            if other.host.alive and other.host not in banned
         ]
 
     # --- ends ------------------------------------------------------------------------------------------------
@@ -423,7 +428,7 @@ class Transfer:
     def _troubled(self, command: cmd.Troubled) -> None:
         self.host.trouble = command.failure.message
         self.idle_since = None
-        self.swarm.clock.at(command.retry_at, self.handle, ev.Begun(file=self.file))
+        self.swarm.clock.at(command.retry_at, self.post, ev.Begun(file=self.file))
 
     def _failed(self, command: cmd.Failed) -> None:
         self.host.trouble = command.message

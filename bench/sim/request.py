@@ -88,7 +88,7 @@ class Request(Flow):
         self.drop()
         why = Failure(kind=kind, message=kind.value, retry_after_s=retry_after_s)
         event = ev.RangeFailed(file=taker.file, request=self.number, failure=why)
-        taker.swarm.clock.at(taker.swarm.clock.now, taker.handle, event)
+        taker.swarm.clock.at(taker.swarm.clock.now, taker.post, event)
 
     def drop(self) -> None:
         """It is over, and nobody hears of it."""
@@ -123,13 +123,13 @@ class Request(Flow):
         if place >= self.mark:
             self._whole(place)
         if place < self.stop:
-            taker.handle(arrived)
+            taker.post(arrived)
             return
         vouchers = () if self.giver is None else self._given(self.giver)
         self.drop()
         whole = ByteRange(self.began, self.stop)
-        received = ev.RangeReceived(file=taker.file, request=self.number, item=whole, vouchers=vouchers)
-        taker.handle_all((arrived, received))
+        taker.post(arrived)
+        taker.post(ev.RangeReceived(file=taker.file, request=self.number, item=whole, vouchers=vouchers))
 
     def _whole(self, place: int) -> None:
         """A chunk, or several, is there from its beginning, or from where it was missing."""

@@ -19,13 +19,19 @@ from bench.bounds import bound_of, goodput, unit_of
 from bench.scenarios import FullDisk, Kill, Late, Lie, OriginDies, Scenario, Slow
 from bench.sim.clock import Clock
 from bench.sim.host import Host, Transfer
-from bench.sim.network import Link, Network
+from bench.sim.network import EXACT_HOSTS, Link, Network
 from peer.core.failure import FailureKind
 from validation.content import ChunkLayout, content_id_by_url
 from validation.digest import ChunkDigest
 
 NEIGHBOURS = 32
 """Peers that one agent listens to, at most, as the agents have it (`agent/near.py`)."""
+TICK_S = 0.0005
+BIG_TICK_S = 0.004
+BIG_TURN_S = 0.02
+"""An agent of a big swarm takes a turn 20 ms after something happened, with all that happened until then: one turn
+instead of four for each chunk. A chunk then takes up to that much longer to be passed on, beside the 0.4 s that
+offers are held."""
 OVERHEAD_S = 0.002
 """Of a request, beside its round trip: parsing, looking up, the first read."""
 MEET_S = 0.03
@@ -86,10 +92,10 @@ class Swarm:
         self.latency_s = world.latency_s
         self.ask_s = 2 * world.latency_s + OVERHEAD_S
         self.meet_s = MEET_S + 4 * world.latency_s
-        big = scenario.agents > 256
-        self.hear_s = 0.05 if big else 0.0
-        """What comes within this time is heard together: a turn of the loop in an agent with many neighbours."""
-        self.clock = Clock(0.004 if big else 0.0005)
+        big = scenario.agents > EXACT_HOSTS
+        self.turn_s = BIG_TURN_S if big else 0.0
+        """What happens to an agent within this time is heard together."""
+        self.clock = Clock(BIG_TICK_S if big else TICK_S)
         self.network = Network(self.clock, scenario.agents)
         self.origin = Link(goodput(scenario.origin.up))
         self.origin_sent = 0.0
