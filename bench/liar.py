@@ -20,8 +20,6 @@ from validation.content import ChunkIndex, ContentId
 from validation.digest import chunk_digest
 from validation.ranges import ByteRange
 
-FORGES = "--forges"
-
 
 def lies_about(chunk: int, share: float) -> bool:
     """Whether this chunk is one of those."""
@@ -77,7 +75,7 @@ def forge(share: float) -> None:
 
 def main(arguments: list[str]) -> None:
     """Never returns."""
-    forges = arguments[:1] == [FORGES]
+    forges = arguments[:1] == ["--forges"]
     share, *rest = arguments[1:] if forges else arguments
     become(float(share))
     if forges:

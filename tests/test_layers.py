@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # The bench speaks to agents as a user does; the forger is the attacker of the demo and holds a stolen key.
     "bench": frozenset({"bench", "agent"}),
     "bench.forge": frozenset({"bench", "peer", "peer.core", "validation"}),
-    "bench.liar": frozenset({"bench", "peer", "validation"}),
+    "bench.liar": frozenset({"bench", "peer", "peer.core", "validation"}),
     # The simulator plays the core itself: what decides in an agent, and nothing that has sockets or files.
     "bench.sim": frozenset({"bench", "bench.sim", "agent.core", "peer.core", "validation"}),
     "bench.micro": frozenset({"bench", "peer", "peer.core", "validation"}),

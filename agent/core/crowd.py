@@ -85,8 +85,9 @@ class Crowd:
         """After `plan`: what is waited for in vain, or fetched from far though others fetch it. To be aborted."""
         self._at_the_end = not made and view.near_slots > 0
         others = view.owners is not None and bool(view.owners.others)
-        driven = bool(made) and _out_of_hunger(view, made)
-        idle = others and (driven or not made) and (view.origin is OriginReadiness.READY or view.near_slots > 0)
+        hopeful = _with_hope(view, made)
+        driven = bool(hopeful) and _out_of_hunger(view, hopeful)
+        idle = others and (driven or not hopeful) and (view.origin is OriginReadiness.READY or view.near_slots > 0)
         if not idle or not (self.slow(now) or view.missing):
             self._hungry_since = None
         elif self._hungry_since is None:
@@ -176,6 +177,14 @@ class Crowd:
             return False
         chunk_s = self._sources.claims.pace_s or 0.0
         return rate <= 0.0 or missing_bytes / rate > max(chunk_s, self._tuning.least_claim_s)
+
+
+def _with_hope(view: View, made: list[Assignment]) -> list[Assignment]:
+    """Without those made of a peer that has said for long that it is busy, or has just failed: a try, no more."""
+    if not made:
+        return made
+    in_vain = {source.source for source in view.near if source.cooling}
+    return [each for each in made if each.source not in in_vain]
 
 
 def _out_of_hunger(view: View, made: list[Assignment]) -> bool:

@@ -18,7 +18,6 @@ from agent.schema import Priority
 from bench import machine
 from bench.agents import MEETING_TIMEOUT_S, AgentProcess, BenchError, create_group, nearfetch_command
 from bench.baselines.system import Ground, Progress, Seat, SeatError, System, Usage
-from bench.liar import FORGES
 from bench.scenarios import Scenario
 
 LOOK_S = 0.1
@@ -138,7 +137,7 @@ class Nearfetch(System):
     def _agent(self, seat: Seat) -> AgentProcess:
         lie, command = self.ground.lie_of(seat), nearfetch_command()
         if lie is not None:
-            forges = [FORGES] if lie.forges else []
+            forges = ["--forges"] if lie.forges else []
             command = [sys.executable, "-m", "bench.liar", *forges, str(lie.share)]
         return AgentProcess(
             seat.name,

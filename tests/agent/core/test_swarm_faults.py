@@ -243,7 +243,6 @@ def test_never_worse_than_direct(bad: dict[str, object]) -> None:
     assert_never_worse(bad)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="asking a busy peer again ends the hunger (crowd.py)")
 def test_never_worse_than_direct_when_all_others_are_always_busy() -> None:
     assert_never_worse({"slots": 0})
 
