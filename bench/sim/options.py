@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.scenarios import MBIT, SCENARIOS, FullDisk, Happening, OriginDies, Scenario, ScenarioError
-from bench.sim.swarm import World
+from bench.sim.swarm import NEIGHBOURS, World
 
 _UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _BREAKS: dict[str, Happening] = {"origin-dies": OriginDies(at=0.3), "full-disk": FullDisk(agent=1)}
 """Faults that no scenario has."""
 LONGEST_LATENCY_MS = 1000.0
+MOST_NEIGHBOURS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,15 @@ def options_of(arguments: list[str]) -> Options:
     site_rate = _rate(given.site_rate) or scenario.agent.up
     if site_rate < 1:
         raise ScenarioError(f"--site-rate must be above 0, not {given.site_rate:g}")
-    world = World(seed=given.seed, latency_s=given.latency_ms / 1000, sites=given.sites, site_rate=site_rate)
+    if not 2 <= given.neighbours <= MOST_NEIGHBOURS or given.neighbours % 2:
+        raise ScenarioError(f"--neighbours must be even, 2 to {MOST_NEIGHBOURS}, not {given.neighbours}")
+    world = World(
+        seed=given.seed,
+        latency_s=given.latency_ms / 1000,
+        sites=given.sites,
+        site_rate=site_rate,
+        neighbours=given.neighbours,
+    )
     return Options(scenario=scenario, world=world, json=given.json, output=given.output, picture=given.picture)
 
 
@@ -74,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sites", type=int, default=1, metavar="N", help="spread the agents over so many sites")
     parser.add_argument(
         "--site-rate", type=float, metavar="MBIT", help="of a site's way out, Mbit/s (default: an agent's)"
+    )
+    parser.add_argument(
+        "--neighbours",
+        type=int,
+        default=NEIGHBOURS,
+        metavar="N",
+        help=f"peers that one agent listens to, at most (default: {NEIGHBOURS}, as the agents)",
     )
     parser.add_argument("--json", action="store_true", help="print documents, one a line, instead of tables")
     parser.add_argument("--output", type=Path, metavar="FILE", help="append the documents to this file too")

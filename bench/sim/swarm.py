@@ -57,6 +57,8 @@ class World:
     """The hosts are spread evenly over so many; the origin is at none of them."""
     site_rate: int = 0
     """Bit/s of each site's way out, if there are several."""
+    neighbours: int = NEIGHBOURS
+    """Peers that one agent listens to, at most; even."""
 
 
 class Content:
@@ -108,7 +110,7 @@ class Swarm:
         self.by_peer = {host.peer: host for host in self.hosts}
         self._awaited = frozenset(scenario.awaited)
         self._build_sites(world)
-        self._introduce(random.Random(f"neighbours {world.seed}"))
+        self._introduce(random.Random(f"neighbours {world.seed}"), world.neighbours)
         self._plan()
 
     # --- making it -------------------------------------------------------------------------------------------
@@ -129,16 +131,16 @@ class Swarm:
             for host in self.hosts:
                 host.site = sites[host.number % world.sites]
 
-    def _introduce(self, rng: random.Random) -> None:
+    def _introduce(self, rng: random.Random, most: int) -> None:
         """Who listens to whom: everybody to everybody, or to so many at random. It is mutual: who is asked asks
         back. Rings in random order make it even, and leave nobody out."""
         count = len(self.hosts)
         pairs: set[tuple[int, int]] = set()
-        if count - 1 <= NEIGHBOURS:
+        if count - 1 <= most:
             pairs.update((one, other) for one in range(count) for other in range(one))
         else:
             order = list(range(count))
-            for _ in range(NEIGHBOURS // 2):
+            for _ in range(most // 2):
                 rng.shuffle(order)
                 pairs.update((max(pair), min(pair)) for pair in zip(order, [*order[1:], order[0]], strict=True))
         for one, other in sorted(pairs):
