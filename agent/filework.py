@@ -41,8 +41,8 @@ _RESTING = (Phase.IDLE, Phase.FAILED, Phase.DECIDING, Phase.DONE)
 _PART_ERRORS = (DestinationError, PartFileLost, OSError, ValueError)
 """What using a part file may end in; ValueError: it was closed."""
 
-PUBLISHERS = 2
-"""Chunks copied into the cache at once, for one file."""
+PUBLISHERS = 64
+"""Chunks of one file on their way into the cache at once: being copied, or waiting for their row in its index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

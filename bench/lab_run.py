@@ -24,7 +24,7 @@ from bench.lab_process import Helper, HelperError
 from bench.netns import Counters, HostSpec, Network
 from bench.scenarios import FullDisk, Happening, Kill, Late, Lie, OriginDies, Scenario, Slow
 
-SAMPLE_S = 0.25
+SAMPLE_S = 0.5
 OPEN_TIMEOUT_S = 900.0
 """Everything before the start shot."""
 

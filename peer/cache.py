@@ -12,6 +12,7 @@ Sources: architecture section 3; reliability 2.1 (D7), 2.3 (cache insert, evict)
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ from validation.digest import ChunkDigest
 from validation.ranges import ByteRange
 
 __all__ = ["CacheEntry", "CacheLimits", "CacheRecord", "Deletion", "NewChunk", "NotCached", "PeerCache"]
+
+COPIES_AT_ONCE = 2
+"""Chunks copied in at the same time: others want the threads as well."""
 
 INDEX_NAME = "index.sqlite"
 OBJECTS_NAME = "objects"
@@ -54,6 +58,7 @@ class PeerCache:
         self._too_full = False
         """Records in use hold more than the limit: room is to be made when one is let go."""
         self._closed = False
+        self._copying = asyncio.Semaphore(COPIES_AT_ONCE)
         self._withdrawals = 0
         self._withdrawn_at: dict[PeerId, int] = {}
         """Which withdrawal was the last for a signer: chunks that were being copied meanwhile lose its word too."""
@@ -301,7 +306,8 @@ class PeerCache:
             try:
                 if not await self._make_room():
                     return
-                await self._workers.finish(self._copy_in, record, chunk.source_fd, item)
+                async with self._copying:
+                    await self._workers.finish(self._copy_in, record, chunk.source_fd, item)
                 if chunk.chunk not in record.coming:
                     return
             finally:
@@ -336,7 +342,9 @@ class PeerCache:
             digest=chunk.digest,
             vouchers=kept,
         )
-        await self._database.run(lambda connection: cacheindex.store_chunk(connection, row), Durability.NORMAL)
+        await self._database.run(
+            lambda connection: cacheindex.store_chunk(connection, row), Durability.NORMAL, patient=True
+        )
 
     async def _make_room(self) -> bool:
         drop = choose(self._shelf.usages(), 0, self._clock(), self._bounds)

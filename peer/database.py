@@ -57,6 +57,9 @@ Migration = Callable[[sqlite3.Connection], None]
 _MAGIC = b"SQLite format 3\0"
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+PATIENT_S = 0.2
+"""Waking a thread costs more than most of what it is then asked to do."""
+
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -87,6 +90,8 @@ class Database:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite-{options.path.name}")
         self._connection: sqlite3.Connection | None = None
         self._calls = GroupCommit(options.path, self._drop_ballast)
+        self._later: asyncio.TimerHandle | None = None
+        """Calls are waiting, and patient."""
         self.problems: list[str] = []
         self.replaced = False
 
@@ -104,7 +109,13 @@ class Database:
             raise
         return self
 
-    async def run(self, fn: Callable[[sqlite3.Connection], T], durability: Durability = Durability.FULL) -> T:
+    async def run(
+        self,
+        fn: Callable[[sqlite3.Connection], T],
+        durability: Durability = Durability.FULL,
+        *,
+        patient: bool = False,
+    ) -> T:
         """Call `fn(connection)` inside a transaction in the database's thread; what it returns comes back.
 
         Calls are carried out one after the other, in the order of the calls to `run`. Those that wait share one
@@ -112,10 +123,16 @@ class Database:
         from `fn` undoes what it did, that alone, and comes back; when the commit fails, all who shared it are told.
         `fn` leaves transactions alone. When the disk is full and there is ballast, it is called a second time after
         the rollback. Cancelling the caller does not stop a call that was handed over. Only on the event loop that
-        `open` ran on. Raises DatabaseDiskFull, DatabaseError; sqlite3.IntegrityError passes as it is.
+        `open` ran on. A `patient` call waits up to PATIENT_S for others to share its transaction, when it is not
+        begun for theirs at once. Raises DatabaseDiskFull, DatabaseError; sqlite3.IntegrityError passes as it is.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._calls.hand_over(fn, durability, answer):
+            if patient:
+                self._later = asyncio.get_running_loop().call_later(PATIENT_S, self._schedule)
+            else:
+                self._schedule()
+        elif self._later is not None and not patient:
             self._schedule()
         return await answer
 
@@ -131,6 +148,9 @@ class Database:
         self._thread.shutdown(wait=False)
 
     def _schedule(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         try:
             self._thread.submit(self._work)
         except RuntimeError:  # the thread is gone: closed before

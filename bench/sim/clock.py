@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_ROUNDING = 1e-6
-"""Of a tick: a time that is a tick but for the last bits is that tick."""
+_UP = 1.0 - 1e-6
+"""To the next tick; a time that is a tick but for the last bits is that tick."""
 
 
 class Clock:
@@ -41,9 +41,7 @@ class Clock:
 
     def tick_of(self, when: float) -> int:
         """The first tick that is not before `when`, and not over."""
-        tick = -int(_ROUNDING - when * self._ticks_a_second)
-        if tick < when * self._ticks_a_second - _ROUNDING:
-            tick += 1
+        tick = int(when * self._ticks_a_second + _UP)
         least = self.tick if self._open else self.tick + 1
         return max(least, tick)
 

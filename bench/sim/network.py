@@ -21,8 +21,9 @@ TOLERANCES = (0.005, 0.05)
 """Of a share, that is not worth a new rate: in small swarms, in big ones."""
 ROUNDS = 12
 """In which shares are passed on within one tick, at most; the rest follows in the next."""
-PIECE_S = 0.25
-"""A flow says what has arrived at least this often: agents that hear nothing for 0.75 s do not count on a peer."""
+PIECES_S = (0.25, 0.5)
+"""A flow says what has arrived at least this often, in small swarms and in big ones: agents that hear nothing for
+0.75 s do not count on a peer."""
 _NOTHING = 1e-6
 """Bytes, by which nobody differs."""
 
@@ -79,6 +80,7 @@ class Network:
         self._exact = hosts <= EXACT_HOSTS
         self._tolerance = TOLERANCES[0 if self._exact else 1]
         self._rounds = ROUNDS if self._exact else 1
+        self._piece_s = PIECES_S[0 if self._exact else 1]
         self._in_doubt: list[Link] = []
 
     def start(self, flow: Flow) -> None:
@@ -152,7 +154,7 @@ class Network:
 
     def _arm(self, flow: Flow) -> None:
         """Look at it when its mark is reached, or it was silent for long. Too early does no harm."""
-        due = flow.told_at + PIECE_S
+        due = flow.told_at + self._piece_s
         if flow.rate > 0.0:
             due = min(due, flow.at + (flow.mark - flow.place) / flow.rate)
         tick = self._clock.tick_of(due)
@@ -168,7 +170,7 @@ class Network:
         now = self._clock.now
         if flow.place >= flow.mark - 0.5:
             flow.place = max(flow.place, float(flow.mark))
-        elif now < flow.told_at + PIECE_S - _NOTHING:
+        elif now < flow.told_at + self._piece_s - _NOTHING:
             self._arm(flow)
             return
         flow.told_at = now

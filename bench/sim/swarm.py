@@ -28,10 +28,12 @@ NEIGHBOURS = 32
 """Peers that one agent listens to, at most, as the agents have it (`agent/near.py`)."""
 TICK_S = 0.0005
 BIG_TICK_S = 0.004
-BIG_TURN_S = 0.02
-"""An agent of a big swarm takes a turn 20 ms after something happened, with all that happened until then: one turn
-instead of four for each chunk. A chunk then takes up to that much longer to be passed on, beside the 0.4 s that
-offers are held."""
+BIG_TURN_S, HUGE_TURN_S = 0.02, 0.1
+"""An agent of a big swarm takes a turn so long after something happened, with all that happened until then: 3.5
+turns a chunk instead of 6, and 1.3 with 0.1 s (150 agents). A chunk takes up to that much longer to be passed on,
+beside the 0.4 s that offers are held."""
+HUGE = 1000
+"""Agents above which turns are that long."""
 OVERHEAD_S = 0.002
 """Of a request, beside its round trip: parsing, looking up, the first read."""
 MEET_S = 0.03
@@ -95,7 +97,7 @@ class Swarm:
         self.ask_s = 2 * world.latency_s + OVERHEAD_S
         self.meet_s = MEET_S + 4 * world.latency_s
         big = scenario.agents > EXACT_HOSTS
-        self.turn_s = BIG_TURN_S if big else 0.0
+        self.turn_s = _turn_s(scenario.agents)
         """What happens to an agent within this time is heard together."""
         self.clock = Clock(BIG_TICK_S if big else TICK_S)
         self.network = Network(self.clock, scenario.agents)
@@ -231,3 +233,9 @@ class Swarm:
         transfer = next(each for each in first.transfers if not each.done)
         others = f", and {len(waiting) - 1} more are not done" if len(waiting) > 1 else ""
         return f"{first.name} {transfer.waits_for()}{others}"
+
+
+def _turn_s(agents: int) -> float:
+    if agents <= EXACT_HOSTS:
+        return 0.0
+    return BIG_TURN_S if agents <= HUGE else HUGE_TURN_S
