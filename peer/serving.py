@@ -101,7 +101,7 @@ class Connection:
         self._sending: _Sending | None = None
         self._held: _Held | None = None
         self._listens_to: tuple[ContentId, frozenset[PeerId]] | None = None
-        self._pace = Pace(0.0)
+        self._pace = Pace()
         """When this listener may be told of what is new in the content that it listens to."""
         self._deadline = 0.0
 
@@ -239,7 +239,7 @@ class Connection:
             return
         listens_to = request.content_id, request.distrusted
         if listens_to != self._listens_to:
-            self._listens_to, self._pace = listens_to, Pace(now)
+            self._listens_to, self._pace = listens_to, Pace()
             if said.version == request.after:
                 self._pace.told(said.state, len(said.response), now)
         due = self._pace.due(said.state)

@@ -20,6 +20,7 @@ from bench.sim.network import Link
 from bench.sim.request import Request
 from peer.core.admission import Admission, AdmissionLimits
 from peer.core.failure import Failure, FailureKind
+from peer.core.news import Pace, State
 from peer.core.standing import BANNING
 from peer.core.voucher import PeerId, Voucher
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, chunks_in
@@ -27,10 +28,10 @@ from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, chunks_in
 if TYPE_CHECKING:
     from bench.sim.swarm import Content, Swarm
 
-COALESCE_S = 0.4
-"""Between two news of one agent to another, as the agents have it (`peer/serving.py`)."""
 LOOK_S = 5.0
 """How often an agent in a large group estimates how many want the same (`agent/near.py`)."""
+OFFER_BYTES = 500
+"""About what an answer takes."""
 PROBE_S = 0.1
 """From the start of a job to the origin's answer."""
 DIGEST_BYTES_PER_S = 400e6
@@ -113,10 +114,10 @@ class Transfer:
         "idle_since",
         "inbox",
         "neighbours",
-        "news_at",
         "news_due",
         "noise",
         "offer",
+        "pace",
         "requests",
         "swarm",
         "unheard",
@@ -141,8 +142,9 @@ class Transfer:
         self.asks = False
         self.offer: ev.SourceOffered | None = None
         """What the others were told last; None: nothing."""
-        self.news_at = -COALESCE_S
-        self.news_due = False
+        self.pace: Pace | None = None
+        """When all who listen may hear more; they began together."""
+        self.news_due = 0
         self.unheard: dict[Transfer, None] = {}
         self.inbox: list[ev.FileEvent] = []
         self.awake = False
@@ -359,19 +361,35 @@ class Transfer:
         )
 
     def _news(self) -> None:
-        """The others hear what is new, together with what else becomes new until then."""
-        if not self.news_due:
-            self.news_due = True
-            clock = self.swarm.clock
-            clock.at(max(clock.now, self.news_at + COALESCE_S), Transfer._say, self)
-
-    def _say(self) -> None:
-        self.news_due = False
-        offer = self._offer()
-        if offer == self.offer or not self.host.alive:
-            return
+        """The others hear what is new when an agent would tell them."""
         clock = self.swarm.clock
-        self.news_at, self.offer = clock.now, offer
+        if self.pace is None:
+            self.pace = Pace()
+        due = self.pace.due(self._state())
+        if due is None:
+            return
+        tick = max(clock.tick + 1, clock.tick_of(max(clock.now, due)))
+        if not self.news_due or tick < self.news_due:
+            self.news_due = tick
+            clock.at_tick(tick, _say, self)
+
+    def _state(self) -> State | None:
+        """What is offered."""
+        if not (self.have or self.claimed or self.wants):
+            return None
+        return State(layout=self.content.layout, have=self.have, claimed=self.claimed, wants=self.wants)
+
+    def say(self) -> None:
+        """News are due, unless others were due before."""
+        clock = self.swarm.clock
+        if self.news_due != clock.tick or not self.host.alive or self.pace is None:
+            return
+        self.news_due = 0
+        offer = self._offer()
+        if offer == self.offer:
+            return
+        self.pace.told(self._state(), OFFER_BYTES, clock.now)
+        self.offer = offer
         clock.at(clock.now + self.swarm.latency_s, Transfer._spread, self)
 
     def _spread(self) -> None:
@@ -435,7 +453,7 @@ class Transfer:
         self.idle_since = None
 
 
-_look = Transfer.look
+_look, _say = Transfer.look, Transfer.say
 _PERFORM: dict[type, Callable[[Transfer, Any], None]] = {
     cmd.ProbeOrigin: Transfer._probe,
     cmd.PrepareFile: Transfer._prepare,

@@ -19,7 +19,7 @@ from peer import serving as serving_module
 from peer.client import PeerAddress, PeerClient
 from peer.core import wire
 from peer.core.failure import Failure, FailureKind
-from peer.core.news import LATE_LEAST_S, PROMPT_LEAST_S
+from peer.core.news import PAUSE_S
 from peer.core.voucher import PeerId
 from peer.core.wire import Offer
 from peer.server import Claim
@@ -212,7 +212,7 @@ async def test_when_the_time_is_over_it_says_what_it_said(it: Serving, caller: s
 
 
 async def test_many_changes_make_few_answers(it: Serving, caller: ssl.SSLContext) -> None:
-    """Never two within PROMPT_LEAST_S, none is lost, and the last one comes."""
+    """Never two within PAUSE_S, none is lost, and the last one comes."""
     layout = ChunkLayout(length=400 * CHUNK, chunk_bytes=CHUNK)
     claim(it, layout=layout)
     answers: list[float] = []
@@ -237,7 +237,7 @@ async def test_many_changes_make_few_answers(it: Serving, caller: ssl.SSLContext
             await watching
     assert len(answers) >= 3
     pauses = [later - earlier for earlier, later in itertools.pairwise(answers)]
-    assert sum(pauses) / len(pauses) > PROMPT_LEAST_S * 0.95, "a single one may be short by what the first was late"
+    assert sum(pauses) / len(pauses) > PAUSE_S * 0.95, "a single one may be short by what the first was late"
 
 
 async def test_large_offers_come_less_often(it: Serving, caller: ssl.SSLContext) -> None:
@@ -301,7 +301,7 @@ async def test_a_wrong_version_is_no_way_to_ask_faster(it: Serving, caller: ssl.
             talk.ask(wire.watch_target(A, number), LONG)
         for _ in range(4):
             await offered(talk)
-        assert time.monotonic() - began > 3 * LATE_LEAST_S * 0.95
+        assert time.monotonic() - began > 3 * PAUSE_S * 0.95
 
 
 async def test_contents_are_remembered_within_bounds(

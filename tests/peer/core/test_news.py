@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 
 from peer.core.news import (
     BYTES_PER_S,
-    LATE_LEAST_S,
-    LATE_MOST_S,
     LEAST_S,
-    PROMPT_LEAST_S,
-    PROMPT_MOST_S,
+    PAUSE_S,
     Pace,
     State,
     Weight,
@@ -29,8 +26,8 @@ def state(have: int = 0, claimed: int = 0, *, wants: bool = True) -> State:
 
 
 def pace_after(told: State | None, at: float = 0.0) -> Pace:
-    """Of one who has listened since 0."""
-    pace = Pace(0.0)
+    """Of one who was told this."""
+    pace = Pace()
     pace.told(told, 100, at)
     return pace
 
@@ -44,12 +41,12 @@ def pace_after(told: State | None, at: float = 0.0) -> Pace:
         (state(1), state(1, wants=False), Weight.URGENT),
         (state(0b11), state(0b01), Weight.URGENT),
         (state(1), dataclasses.replace(state(1), layout=ChunkLayout.for_length(10)), Weight.URGENT),
-        (state(0b001, 0b110), state(0b011, 0b100), Weight.PROMPT),
-        (state(0b001, 0b010), state(0b011, 0b100), Weight.PROMPT),
-        (state(0b001), state(0b001, 0b010), Weight.PROMPT),
+        (state(0b001, 0b110), state(0b011, 0b100), Weight.SOME),
+        (state(0b001, 0b010), state(0b011, 0b100), Weight.SOME),
+        (state(0b001), state(0b001, 0b010), Weight.SOME),
         (state(0b001, 0b010), state(0b011), Weight.URGENT),
-        (state(0b001, 0b100), state(0b011, 0b100), Weight.LATE),
-        (state(0b001), state(0b011), Weight.LATE),
+        (state(0b001, 0b100), state(0b011, 0b100), Weight.SOME),
+        (state(0b001), state(0b011), Weight.SOME),
     ],
     ids=[
         "the same",
@@ -70,37 +67,32 @@ def test_what_matters_how_much(told: State | None, now: State | None, weight: We
     assert pace_after(told).weigh(now) is weight
 
 
-def test_a_chunk_that_was_claimed_is_brought_also_when_the_claim_was_gone_before_it_came() -> None:
+def test_what_was_claimed_is_brought_also_when_the_claim_was_gone_before_it_came() -> None:
     pace = pace_after(state(0, 0b1))
-    pace.told(state(0, 0b10), 100, 1.0)
-    assert pace.weigh(state(0b1, 0b10)) is Weight.PROMPT
+    pace.told(state(), 100, 1.0)
+    assert pace.weigh(state(0b1)) is Weight.URGENT
 
 
 def test_a_claim_that_came_and_went_untold_is_remembered() -> None:
     pace = pace_after(state())
     assert pace.due(state(0, 0b1)) is not None
-    assert pace.weigh(state(0b1, 0b10)) is Weight.PROMPT
+    assert pace.weigh(state(0b1)) is Weight.URGENT
 
 
 def test_the_first_answer_is_due_at_once_and_nothing_new_is_never_due() -> None:
-    assert Pace(7.0).due(state(1)) == float("-inf")
+    assert Pace().due(state(1)) == float("-inf")
     assert pace_after(state(1)).due(state(1)) is None
-    assert pace_after(state(1), 5.0).again == 5.0 + LATE_LEAST_S
+    assert pace_after(state(1), 5.0).again == 5.0 + PAUSE_S
 
 
-@pytest.mark.parametrize(
-    ("listened_s", "prompt_s", "late_s"),
-    [(0.0, PROMPT_LEAST_S, LATE_LEAST_S), (5.0, 0.4, 0.8), (1000.0, PROMPT_MOST_S, LATE_MOST_S)],
-)
-def test_the_longer_one_listens_the_less_often_one_hears(listened_s: float, prompt_s: float, late_s: float) -> None:
-    pace = pace_after(state(0, 0b1), listened_s)
-    assert pace.due(state(0, 0b10)) == pytest.approx(listened_s + prompt_s)
-    assert pace_after(state(), listened_s).due(state(0b1)) == pytest.approx(listened_s + late_s)
-    assert pace.due(None) == pytest.approx(listened_s + LEAST_S)
+def test_what_can_wait_waits_for_more_and_what_is_urgent_only_for_what_comes_with_it() -> None:
+    pace = pace_after(state(0, 0b1), 5.0)
+    assert pace.due(state(0, 0b10)) == pytest.approx(5.0 + PAUSE_S)
+    assert pace.due(None) == pytest.approx(5.0 + LEAST_S)
 
 
 def test_large_offers_come_less_often_whatever_they_say() -> None:
-    pace = Pace(0.0)
+    pace = Pace()
     pace.told(state(1), 10 * BYTES_PER_S, 3.0)
     assert pace.due(None) == 13.0
 
@@ -115,4 +107,4 @@ def test_what_is_new_is_due_within_the_longest_pause(states: list[tuple[int, int
         now = state(have, claimed, wants=wants)
         due = pace.due(now)
         assert (due is None) == (now == state())
-        assert due is None or at + LEAST_S <= due <= at + LATE_MOST_S
+        assert due is None or at + LEAST_S <= due <= at + PAUSE_S
