@@ -270,33 +270,40 @@ class FileWork:
 
     async def _publish(self, command: cmd.PublishChunk, number: int, withdrawn: asyncio.Event | None) -> None:
         """`withdrawn`: set once what was withdrawn before this is gone; else it would take this with it."""
-        parts, part = self._context.parts, self.part
+        stored: asyncio.Future[None] | None = None
         try:
-            if withdrawn is not None:
-                await withdrawn.wait()
-            if part is None or parts.network is None:
-                return  # without a group there is nobody to give it to, and a copy is not for nothing
-            vouch = parts.network.identity.vouch
-            own = tuple(vouch(each, command.chunk, command.digest) for each in command.sign)
-            vouchers = command.vouchers + own
-            async with self._publishing:
-                with part.borrowed() as fd:
-                    await parts.cache.add_chunk(
-                        NewChunk(
-                            content_ids=command.content_ids,
-                            layout=command.layout,
-                            chunk=command.chunk,
-                            digest=command.digest,
-                            vouchers=vouchers,
-                            source_fd=fd,
-                        )
-                    )
+            try:
+                if withdrawn is not None:
+                    await withdrawn.wait()
+                stored = await self._offer(command)
+            finally:
+                self._publications.discard(number)
+                async with self._published:
+                    self._published.notify_all()
+            if stored is not None:
+                await stored
         except (*_PART_ERRORS, DatabaseError) as error:
             self._context.log(self.file, f"not kept in the peer cache: {error}")
-        finally:
-            self._publications.discard(number)
-            async with self._published:
-                self._published.notify_all()
+
+    async def _offer(self, command: cmd.PublishChunk) -> asyncio.Future[None] | None:
+        """Copy the chunk into the cache; from then on others may have it."""
+        parts, part = self._context.parts, self.part
+        if part is None or parts.network is None:
+            return None  # without a group there is nobody to give it to, and a copy is not for nothing
+        vouch = parts.network.identity.vouch
+        own = tuple(vouch(each, command.chunk, command.digest) for each in command.sign)
+        async with self._publishing:
+            with part.borrowed() as fd:
+                return await parts.cache.take_chunk(
+                    NewChunk(
+                        content_ids=command.content_ids,
+                        layout=command.layout,
+                        chunk=command.chunk,
+                        digest=command.digest,
+                        vouchers=command.vouchers + own,
+                        source_fd=fd,
+                    )
+                )
 
     async def _withdraw(self, command: cmd.WithdrawContent | cmd.WithdrawChunks, turn: _Turn) -> None:
         try:

@@ -33,9 +33,6 @@ from validation.ranges import ByteRange
 
 __all__ = ["CacheEntry", "CacheLimits", "CacheRecord", "Deletion", "NewChunk", "NotCached", "PeerCache"]
 
-COPIES_AT_ONCE = 2
-"""Chunks copied in at the same time: others want the threads as well."""
-
 INDEX_NAME = "index.sqlite"
 OBJECTS_NAME = "objects"
 
@@ -58,7 +55,6 @@ class PeerCache:
         self._too_full = False
         """Records in use hold more than the limit: room is to be made when one is let go."""
         self._closed = False
-        self._copying = asyncio.Semaphore(COPIES_AT_ONCE)
         self._withdrawals = 0
         self._withdrawn_at: dict[PeerId, int] = {}
         """Which withdrawal was the last for a signer: chunks that were being copied meanwhile lose its word too."""
@@ -168,14 +164,22 @@ class PeerCache:
         must stay open until this returns, also by cancellation. Raises OSError (no space), DatabaseError,
         ValueError (the content is already known with another layout).
         """
+        stored = await self.take_chunk(chunk)
+        if stored is not None:
+            await stored
+
+    async def take_chunk(self, chunk: NewChunk) -> asyncio.Future[None] | None:
+        """As `add_chunk`, but returns as soon as the chunk is there for everybody: what is returned tells when the
+        index has it too, or raises DatabaseError. What is called after this comes after it in the index."""
         if chunk.layout.length > self._bounds.max_bytes:
-            return
+            return None
         record = self._shelf.put(chunk.content_ids, chunk.layout, self._clock())
         if record is None:
-            return
-        await self._add(record, chunk)
+            return None
+        stored = await self._add(record, chunk)
         if self._is_left(record):
             await self.sweep()
+        return stored
 
     async def ensure_checked(self, content_id: ContentId, first: ChunkIndex, last: ChunkIndex) -> Bitfield:
         """Check the chunks `first` to `last` (both included) that this process has not checked yet.
@@ -295,30 +299,29 @@ class PeerCache:
         await self._store_accesses()
         return count
 
-    async def _add(self, record: Record, chunk: NewChunk) -> None:
+    async def _add(self, record: Record, chunk: NewChunk) -> asyncio.Future[None] | None:
         item, began = chunk.layout.range_of(chunk.chunk), self._withdrawals
         if record.digests.get(chunk.chunk, chunk.digest) != chunk.digest:
             await self._lose(record, bitfield([chunk.chunk]))
         if record.leaving >> chunk.chunk & 1:
-            return
+            return None
         if not record.have >> chunk.chunk & 1:
             record.coming[chunk.chunk] = item.length
             try:
                 if not await self._make_room():
-                    return
-                async with self._copying:
-                    await self._workers.finish(self._copy_in, record, chunk.source_fd, item)
+                    return None
+                await self._workers.finish(self._copy_in, record, chunk.source_fd, item)
                 if chunk.chunk not in record.coming:
-                    return
+                    return None
             finally:
                 record.coming.pop(chunk.chunk, None)
-        await self._note(record, chunk, began)
+        return self._note(record, chunk, began)
 
     def _is_left(self, record: Record) -> bool:
         """Somebody has just let go of it: is there anything to sweep?"""
         return not record.busy and (record.doomed or self._too_full)
 
-    async def _note(self, record: Record, chunk: NewChunk, began: int) -> None:
+    def _note(self, record: Record, chunk: NewChunk, began: int) -> asyncio.Future[None] | None:
         """The chunk's bytes are here: hold it, and store that. `began`: withdrawals there were when it came."""
         named = tuple(
             item
@@ -327,7 +330,7 @@ class PeerCache:
         )
         kept = tuple(item for item in named if self._withdrawn_at.get(item.signer, 0) <= began)
         if record.gone or record.doomed or (named and not kept):
-            return
+            return None
         record.gain(chunk.chunk, chunk.digest)
         self._tell(record.content_ids)
         record.hear(chunk.chunk, kept)
@@ -342,7 +345,7 @@ class PeerCache:
             digest=chunk.digest,
             vouchers=kept,
         )
-        await self._database.run(
+        return self._database.begin(
             lambda connection: cacheindex.store_chunk(connection, row), Durability.NORMAL, patient=True
         )
 

@@ -15,6 +15,7 @@ from peer.body import Pausable
 from peer.channel import Channel
 from peer.core import wire
 from peer.core.failure import Failure, FailureKind
+from peer.wakes import QUIET_S, Wakes
 
 CONNECT_TIMEOUT_S = 5.0
 HANDSHAKE_TIMEOUT_S = 5.0
@@ -124,6 +125,8 @@ class Call:
         self._keep_alive = True
         self._heard = False
         self._over = False
+        self._wakes = Wakes()
+        self._looking: asyncio.TimerHandle | None = None
         self.reused = False
 
     @property
@@ -181,6 +184,9 @@ class Call:
             raise
         finally:
             self._begin = self._answer = self._body = None
+            if self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
         if not isinstance(body, Failure):
             if body.surplus and not isinstance(outcome, Failure):
                 outcome = bad_response("more bytes came than were announced")
@@ -218,6 +224,8 @@ class Call:
         self._heard = True
         if self._body is not None:
             self._body.buffer_updated(nbytes)
+            self._wakes.read(nbytes, asyncio.get_running_loop().time())
+            self.channel.wake_at(self._wakes.level)
             return
         self._filled += nbytes
         if self._begin is None or self._answer is None or self._answer.done():
@@ -259,8 +267,23 @@ class Call:
             return
         self._body = body
         body.attach(self.channel)
+        self._watch_wakes(head.length, len(rest))
         body.feed(rest)
         answer.set_result(body)
+
+    def _watch_wakes(self, length: int, read: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._wakes.begin(length, loop.time())
+        self._wakes.read(read, loop.time())
+        self.channel.wake_at(self._wakes.level)
+        if self._wakes.level > 1:
+            self._looking = loop.call_later(QUIET_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if not self._wakes.quiet() and self._wakes.level > 1:
+            self._looking = asyncio.get_running_loop().call_later(QUIET_S, self._look)
+        self.channel.wake_at(self._wakes.level)
 
     def _give_up(self, answer: asyncio.Future[Body | Failure], failure: Failure) -> None:
         self._keep_alive = False

@@ -10,6 +10,7 @@ Never knows: HTTP, content, who is trusted (the context and its owner decide). S
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -88,6 +89,7 @@ class Channel(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._raw = _raw_buffer()
         self._writing_paused = self._reading_paused = self._pumping = False
+        self._wakes_at = 1
 
     # what the user calls
 
@@ -113,6 +115,15 @@ class Channel(asyncio.BufferedProtocol):
         """Encrypt `data`, to be sent with the next `write`."""
         if self._state is _State.OPEN:
             self._tls.write(data)
+
+    def wake_at(self, count: int) -> None:
+        """Read only when so many encrypted bytes are here, or the other side has ended. 1: as usual."""
+        if count == self._wakes_at or self._transport is None:
+            return
+        self._wakes_at = count
+        sock = self._transport.get_extra_info("socket")
+        with suppress(OSError, AttributeError):  # not known here: then every packet wakes us
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def pause_reading(self) -> None:
         """No `buffer_updated` until `resume_reading`."""

@@ -126,6 +126,16 @@ class Database:
         `open` ran on. A `patient` call waits up to PATIENT_S for others to share its transaction, when it is not
         begun for theirs at once. Raises DatabaseDiskFull, DatabaseError; sqlite3.IntegrityError passes as it is.
         """
+        return await self.begin(fn, durability, patient=patient)
+
+    def begin(
+        self,
+        fn: Callable[[sqlite3.Connection], T],
+        durability: Durability = Durability.FULL,
+        *,
+        patient: bool = False,
+    ) -> asyncio.Future[T]:
+        """As `run`: the call is handed over now, before any that follows; the answer is for whoever awaits it."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._calls.hand_over(fn, durability, answer):
             if patient:
@@ -134,7 +144,7 @@ class Database:
                 self._schedule()
         elif self._later is not None and not patient:
             self._schedule()
-        return await answer
+        return answer
 
     async def snapshot(self) -> Path | None:
         """Store a consistent copy beside the database and drop the oldest beyond the number kept. None: none are

@@ -314,7 +314,10 @@ class Fetching:
     def _most_near(self) -> int:
         """Requests that near sources may carry together."""
         tuning = self._tuning
-        return tuning.spreading_near_requests if self._sources.spreading else tuning.near_requests
+        if not self._sources.spreading:
+            return tuning.near_requests
+        half = (self._sources.spreaders + 1) // 2
+        return min(max(tuning.spreading_near_requests, half), tuning.spreading_near_most)
 
     def turn(self, now: float, out: list[cmd.Command], near: bool) -> None:
         """Other bytes are wanted first: the origin's request ends unless it is about to bring them."""

@@ -80,6 +80,11 @@ class SourceBook:
         return any(kind_of(source) is SourceKind.PEER for source in self._entries)
 
     @property
+    def spreaders(self) -> int:
+        """How many others fetch this content."""
+        return self._wanting
+
+    @property
     def spreading(self) -> bool:
         """Others fetch this content too: what goes from one to another is passed on."""
         return self._wanting > 0

@@ -51,10 +51,12 @@ class Tuning:
     spreading_requests: int = 1
     """Requests in flight at one peer, of one chunk each, while others want the content too: what everybody asks of
     one peer at once comes late to all"""
-    spreading_near_requests: int = 8
-    """… and at all peers together. More of them slow the origin's one request down on a link that is full: of 4, 6
-    and 12, 4 was best for 8 agents (makespan 1.08, 1.11 and 1.12 of the bound) and 6 for 16 (1.25, 1.17 and 1.18);
-    in virtual time, all links alike, 256 chunks."""
+    spreading_near_requests: int = 5
+    """… and at all peers together, or at half of those that want it when they are more,"""
+    spreading_near_most: int = 8
+    """but not at more than this. In simulation, 256 chunks, all links alike: 8 cold agents took 1.11 of the bound
+    with 5 and 1.12 with 8, 16 took 1.21 with 5, 1.14 with 8 and 1.17 with 9: more of them slow the origin's one
+    request down on a link that is full."""
     quiet_first_s: float = 0.75
     """A peer that has sent nothing so long after a first request is not counted on, until it does"""
     quiet_s: float = 1.5

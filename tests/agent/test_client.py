@@ -77,6 +77,18 @@ ABOUT: dict[str, object] = {
     "problems": [],
 }
 JOB = job_document()
+EXPLANATION: dict[str, object] = {
+    "job": "j1",
+    "name": "",
+    "state": "TRANSFERRED",
+    "bytes_total": None,
+    "bytes_from_origin": 1,
+    "bytes_from_peers": 2,
+    "bytes_from_cache": 3,
+    "bytes_discarded": 4,
+    "files": [],
+    "reasons": {},
+}
 
 
 @pytest.fixture(name="there")
@@ -202,6 +214,7 @@ CALLS: list[tuple[str, Call, str, object, object]] = [
         DONE,
     ),
     ("clear_cache", lambda c: c.clear_cache(), "DELETE /cache", None, {"records": 3}),
+    ("explain", lambda c: c.explain("j1"), "GET /jobs/j1/explain", None, EXPLANATION),
     ("statistics", lambda c: c.statistics(), "GET /statistics", None, STATISTICS),
     ("about", lambda c: c.about(), "GET /agent", None, ABOUT),
     ("openapi", lambda c: c.openapi(), "GET /openapi.json", None, {"openapi": "3.1.0"}),

@@ -78,7 +78,7 @@ def test_an_unknown_command_names_the_known_ones(tmp_path: Path) -> None:
     done = bench(tmp_path, "dmeo")
 
     assert done.returncode == 2
-    assert "demo, micro, jobs, loopback, lab" in done.stderr
+    assert "demo, micro, jobs, loopback, sim, lab" in done.stderr
 
 
 def test_checks_note_what_differs() -> None:
