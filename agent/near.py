@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from agent.context import Context
 from agent.core.commands import AskNear
 from agent.core.events import CrowdSized, NearAnswered, SourceLost, SourceOffered
+from agent.core.ownership import Group
 from agent.core.sources import CACHE, peer_source
 from agent.near_peer import PeerWatch, Seen
 from peer.core.voucher import PeerId
@@ -105,7 +106,7 @@ class NearWatch:
         while not self._stopped:
             if first is not None and all(watch.asked for watch in first):
                 first = None
-                self._size_up(len(network.live()))
+                self._size_up(network)
                 self._post(NearAnswered(file=self._command.file))
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -116,19 +117,20 @@ class NearWatch:
             if not self._stopped:
                 self._fill(network, group)
                 if first is None and asyncio.get_running_loop().time() >= self._sized_at + LOOK_S:
-                    self._size_up(len(network.live()))
+                    self._size_up(network)
 
-    def _size_up(self, live: int) -> None:
+    def _size_up(self, network: PeerNetwork) -> None:
         """Of those that were asked a share wants it; of all others about as many, in proportion, will do."""
         self._sized_at = asyncio.get_running_loop().time()
-        watches = self._watches.values()
+        live, watches = network.live(), self._watches.values()
         wanting = sum(watch.seen is not None and watch.seen.wants for watch in watches)
         answered = len(self._asked) - sum(not watch.asked for watch in watches)
-        size = 1 + round(live * wanting / max(1, answered))
-        if (live <= NEIGHBOURS and not self._size) or abs(size - self._size) <= self._size // 4:
+        size = 1 + round(len(live) * wanting / max(1, answered))
+        if (len(live) <= NEIGHBOURS and not self._size) or abs(size - self._size) <= self._size // 4:
             return
         self._size = size
-        self._post(CrowdSized(file=self._command.file, size=size))
+        group = Group((network.identity.peer_id, *(peer.peer_id for peer in live)))
+        self._post(CrowdSized(file=self._command.file, size=size, group=group))
 
     def _post(self, event: SourceOffered | SourceLost | NearAnswered | CrowdSized) -> None:
         if not self._stopped:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.core.flow import Flow
-from agent.core.ownership import Ownership
+from agent.core.ownership import Group, Ownership
 from agent.core.requests import InFlight, Requests
 from agent.core.scheduler import Assignment, OriginReadiness, View
 from agent.core.source_book import SourceBook
@@ -32,7 +32,7 @@ class Crowd:
         self._own = own
         self._ownership: Ownership | None = None
         self._named: tuple[ContentId, int] | None = None
-        self._size = 1
+        self._expected: tuple[int, Group] | None = None
         self._company: list[PeerId] | None = None
         """Who wanted it beside us when the owners were looked at last."""
         self._hungry_since: float | None = None
@@ -51,18 +51,19 @@ class Crowd:
         named = (content_ids[0], layout.count)
         if self._ownership is None or self._named != named:
             self._ownership, self._named, self._company = Ownership(*named, self._own), named, None
-            self._ownership.expect(self._size)
+            if self._expected is not None:
+                self._ownership.expect(*self._expected)
         company = self._sources.wanting(now)
         if company != self._company:
             self._company = company
             self._ownership.become(peer for peer in company if peer != self._own)
         return self._ownership
 
-    def expect(self, size: int) -> None:
-        """So many are believed to want the content, us included: more than are known, in a large group."""
-        self._size = size
+    def expect(self, size: int, group: Group) -> None:
+        """So many of a large group are believed to want the content, us included: more than are known to us."""
+        self._expected = size, group
         if self._ownership is not None:
-            self._ownership.expect(size)
+            self._ownership.expect(size, group)
 
     def overtaken(self, entry: InFlight, have: Bitfield, chunk_bytes: int) -> bool:
         """Chunks that the origin is about to send can be had near. In a group, also the one it is sending, before

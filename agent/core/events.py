@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NewType
 
 from agent.core.facts import OriginFacts
+from agent.core.ownership import Group
 from agent.core.sources import FileId, SourceId
 from agent.core.spec import Decision as Decision
 from agent.core.spec import TransferSpec
@@ -86,6 +87,8 @@ class CrowdSized(_FileEvent):
     asked, and when the number changes by a quarter."""
 
     size: int
+    group: Group
+    """All that are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,8 +251,8 @@ class Fetching:
                 self._sources.lost(source)
                 self._why.lost(source)
                 self._leave_sibling(source, out)
-            case ev.CrowdSized(size=size):
-                self._crowd.expect(size)
+            case ev.CrowdSized(size=size, group=group):
+                self._crowd.expect(size, group)
             case ev.RangeArrived(request=request, item=item):
                 self._arrived(request, item, now, out)
             case ev.RangeReceived():

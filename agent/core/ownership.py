@@ -4,11 +4,11 @@ Rendezvous hashing (Thaler and Ravishankar 1998): of those who want the content,
 content, chunk and peer owns a chunk. All who know the same peers come to the same answer; when one joins or leaves,
 only its own chunks change hands.
 
-In a group of hundreds nobody knows all the others, and the best of thirty neighbours is no owner yet. Then the
-hash itself must be among the highest that so many peers would draw: on average one of them all passes. Chunks that
-nobody passed for are found after a while, when the bar is lowered for one more each time. And as more agents than
-chunks would all ask at once and each get next to nothing, they go through the content in one order, a few chunks at
-a time.
+In a group of hundreds nobody is told what all the others want, and the best of thirty neighbours is no owner yet.
+But who is there is known, and so is the share of them that wants the content: a chunk is ours when about nobody who
+wants it is before us among all of them. Those whose owner does not want it, or is gone, are found after a while,
+when one more may be before us each time. And as more agents than chunks would all ask at once and each get next to
+nothing, they go through the content in one order, a few chunks at a time.
 
 Never knows: what anybody has, time, requests.
 """
@@ -16,12 +16,13 @@ Never knows: what anybody has, time, requests.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 
 from peer.core.voucher import PeerId
-from validation.content import NO_CHUNKS, Bitfield, ContentId
+from validation.content import NO_CHUNKS, Bitfield, ContentId, bitfield, chunks_in
 
 KNOWN_SCORES = 16384
 """Peers whose scores are remembered, of contents with at most so many chunks"""
@@ -29,14 +30,22 @@ SMALL_COUNT = 1024
 """(8 KiB each)."""
 
 SPARSE = 1.25
-"""There are so many times more who want it than we know: now the bar matters."""
+"""There are so many times more who want it than we know: now all who are there matter."""
 OPEN_CHUNKS = 32
 """Chunks that a large group brings from the origin at a time."""
 SINGLE_STEPS = 6
-"""So often the bar is lowered for one more peer; then each time for twice as many, lest the group is smaller than
-believed."""
+"""So often one more may be before us; then twice as many each time, lest the group is not what we believe."""
+BEST_KEPT = 64
+"""Of a large group's scores for a chunk: who comes later hardly ever matters."""
+KNOWN_BEST = 4096
+"""Chunks for which these are remembered: half a KiB each."""
 
-_SCORES = 1 << 64
+
+class Group:
+    """All agents that are there, us included, whatever they want. Equal to nothing but itself."""
+
+    def __init__(self, members: Iterable[PeerId]) -> None:
+        self.members = tuple(members)
 
 
 def scores(content: ContentId, count: int, peer: PeerId) -> array[int]:
@@ -57,6 +66,18 @@ def _scores(content: ContentId, count: int, peer: PeerId) -> array[int]:
 _known_scores = lru_cache(maxsize=KNOWN_SCORES)(_scores)
 
 
+@lru_cache(maxsize=KNOWN_BEST)
+def _best(content: ContentId, chunk: int, group: Group) -> array[int]:
+    """The highest scores of a group for one chunk, rising. 1 µs a member."""
+    end = chunk.to_bytes(4, "big")
+    found = []
+    for peer in group.members:
+        state = blake2b(f"nearfetch owner v1 {content} {peer} ".encode("ascii"), digest_size=8)
+        state.update(end)
+        found.append(int.from_bytes(state.digest(), "big"))
+    return array("Q", sorted(found)[-BEST_KEPT:])
+
+
 class Ownership:
     """The owner of every chunk of one content, among those who want it. We are always one of them."""
 
@@ -70,7 +91,8 @@ class Ownership:
         self._others: tuple[PeerId, ...] | None = ()
         self._seconds: Bitfield | None = None
         self._size = 1
-        self._reach: dict[int, Bitfield] = {}
+        self._group: Group | None = None
+        self._ranks: dict[int, int] = {}
         self._order: list[int] | None = None
         self._opened, self._open = 0, NO_CHUNKS
 
@@ -82,54 +104,56 @@ class Ownership:
         return self._others
 
     @property
-    def near(self) -> Bitfield:
+    def ours(self) -> Bitfield:
         """The chunks that are ours among those we know."""
         return self._owned[self._own]
 
-    @property
-    def ours(self) -> Bitfield:
-        """The chunks that we are to ask the origin for."""
-        return Bitfield(self.near & self.taken_over(0)) if self.sparse else self.near
+    def allowed(self, chunks: Bitfield, hunger: int) -> Bitfield:
+        """Those of `chunks` that we may ask the origin for when we have waited `hunger` times, and nobody brings
+        them: what is ours; then what we are next in line for; then anything."""
+        if self.sparse:
+            return self._allowed_of_many(chunks, hunger)
+        if hunger > 1:
+            return chunks
+        return Bitfield(chunks & (self.ours | self.seconds if hunger else self.ours))
 
     # --- a large group ---------------------------------------------------------------------------------------
 
-    def expect(self, size: int) -> None:
-        """So many are believed to want it, us included."""
-        if size != self._size:
-            self._size = size
-            self._reach.clear()
+    def expect(self, size: int, group: Group) -> None:
+        """So many are believed to want it, us included, of all that are there."""
+        if group is not self._group:
+            self._ranks.clear()
+        self._size, self._group = size, group
 
     @property
     def sparse(self) -> bool:
         """Most of those who want it are not known to us."""
-        return self._size > SPARSE * len(self._members)
+        return self._group is not None and self._size > SPARSE * len(self._members)
 
     @property
     def most_hunger(self) -> int:
         """After having waited so often, we may ask for anything."""
         return SINGLE_STEPS + max(1, self._size.bit_length()) if self.sparse else 2
 
-    def taken_over(self, hunger: int) -> Bitfield:
-        """The chunks that may be ours as well when we have waited `hunger` times, and nobody brought them.
+    def _allowed_of_many(self, chunks: Bitfield, hunger: int) -> Bitfield:
+        assert self._group is not None
+        if hunger >= self.most_hunger:
+            return chunks
+        share = min(1.0, self._size / max(1, len(self._group.members)))
+        before = (1 + min(hunger, SINGLE_STEPS)) * 2 ** max(0, hunger - SINGLE_STEPS)
+        asked = chunks if hunger else Bitfield(chunks & self.ours)
+        return bitfield(chunk for chunk in chunks_in(asked) if self._rank(chunk) * share < before)
 
-        In a small group first those for which we are next in line, then all.
-        """
-        if self.sparse:
-            return self._within_reach(hunger)
-        if hunger == 1:
-            return self.seconds
-        return Bitfield((1 << self._count) - 1) if hunger else NO_CHUNKS
-
-    def _within_reach(self, hunger: int) -> Bitfield:
-        found = self._reach.get(hunger)
-        if found is None:
-            single, double = min(hunger, SINGLE_STEPS), max(0, hunger - SINGLE_STEPS)
-            expected = (1 + len(self._members) / self._size + single) * 2**double
-            bar = max(0, int(_SCORES * (1 - expected / self._size)))
-            mine = self._members[self._own]
-            found = Bitfield(sum(1 << chunk for chunk, score in enumerate(mine) if score >= bar))
-            self._reach[hunger] = found
-        return found
+    def _rank(self, chunk: int) -> int:
+        """How many of all come before us."""
+        rank = self._ranks.get(chunk)
+        if rank is None:
+            assert self._group is not None
+            best = _best(self._content, chunk, self._group)
+            rank = self._ranks[chunk] = len(best) - bisect_right(best, self._members[self._own][chunk])
+            if rank == len(best):  # one of the many behind them
+                rank = self._ranks[chunk] = len(self._group.members)
+        return rank
 
     def opened(self, there: int) -> Bitfield:
         """The chunks that a large group goes for while `there` of them are there or on their way."""
@@ -206,4 +230,3 @@ class Ownership:
 
     def _changed(self) -> None:
         self._seconds = self._others = None
-        self._reach.clear()

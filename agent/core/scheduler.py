@@ -152,7 +152,7 @@ def _of_giver(view: View, candidates: Bitfield, shared: _Shared, rng: random.Ran
     rare = Bitfield(candidates & ~shared.spreading & ~shared.plenty)
     if not rare:
         return candidates
-    ours = Bitfield(rare & view.owners.near)
+    ours = Bitfield(rare & view.owners.ours)
     if ours:
         return Bitfield(ours & -ours)
     taken = _of_others(view.owners, rare, view.hunger, rng)
@@ -198,7 +198,7 @@ def _share(view: View, left: Bitfield, rng: random.Random) -> Assignment | None:
     owners = view.owners if view.owners is not None and view.owners.others else None
     if owners is not None and owners.sparse:
         left = Bitfield(left & (owners.opened(view.layout.count - left.bit_count()) | view.origin_only))
-    ours = left if owners is None else Bitfield(left & (owners.ours | view.origin_only))
+    ours = left if owners is None else Bitfield(owners.allowed(left, 0) | left & view.origin_only)
     begun = Bitfield(left & view.begun)
     if begun:
         first = next(chunks_in(begun))
@@ -219,7 +219,7 @@ def _of_others(owners: Ownership, left: Bitfield, hunger: int, rng: random.Rando
     its owner: so nobody asks for what another asks for in the same moment. After hunger, first the next in line
     may take that too, and then everybody.
     """
-    taken = Bitfield(left & owners.taken_over(hunger)) if hunger else NO_CHUNKS
+    taken = owners.allowed(left, hunger) if hunger else NO_CHUNKS
     if taken:
         return _highest(taken) if hunger == 1 and not owners.sparse else _random_chunk(taken, rng)
     if owners.sparse:
@@ -237,7 +237,7 @@ def _whole_is_ours(view: View) -> bool:
     owners = view.owners
     if owners is None or not owners.others:
         return True
-    return bool((owners.ours | owners.taken_over(view.hunger)) & 1)
+    return bool(owners.allowed(Bitfield(1), view.hunger))
 
 
 def _left_to_origin(view: View) -> Bitfield:

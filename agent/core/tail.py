@@ -77,8 +77,7 @@ def _may_ask_origin(view: View, flight: InFlight) -> bool:
     owners = view.owners
     if owners is None or not owners.others or (view.hunger > 1 and not owners.sparse):
         return True
-    ours = Bitfield(owners.ours | owners.taken_over(view.hunger))
     claimed = NO_CHUNKS
     for source in view.near:
         claimed = Bitfield(claimed | source.claimed)
-    return bool(flight.chunks & ours) and not flight.chunks & claimed
+    return bool(owners.allowed(flight.chunks, view.hunger)) and not flight.chunks & claimed

@@ -347,7 +347,7 @@ class Transfer:
         size = 1 + round(others * wanting / len(self.neighbours))
         if abs(size - self.crowd) > self.crowd // 4:
             self.crowd = size
-            self.post(ev.CrowdSized(file=self.file, size=size))
+            self.post(ev.CrowdSized(file=self.file, size=size, group=self.swarm.group))
 
     def _stop_asking(self, command: cmd.StopAsking) -> None:
         self.asks = False

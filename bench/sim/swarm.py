@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from agent.core.facts import OriginFacts, RangeSupport
+from agent.core.ownership import Group
 from agent.core.spec import TransferSpec
 from agent.core.tuning import Tuning
 from bench.bounds import bound_of, goodput, unit_of
@@ -110,6 +111,7 @@ class Swarm:
         self.contents = [Content(number, scenario.size) for number in range(scenario.files)]
         self.hosts = [self._host(number) for number in range(scenario.agents)]
         self.by_peer = {host.peer: host for host in self.hosts}
+        self.group = Group(self.by_peer)
         self._awaited = frozenset(scenario.awaited)
         self._build_sites(world)
         self._introduce(random.Random(f"neighbours {world.seed}"), world.neighbours)

@@ -7,9 +7,9 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.ownership import Ownership
+from agent.core.ownership import Group, Ownership
 from peer.core.voucher import PeerId
-from validation.content import ContentId
+from validation.content import Bitfield, ContentId
 
 CONTENT = ContentId("c" * 64)
 PEERS = [PeerId(f"{number:064x}") for number in range(12)]
@@ -72,52 +72,62 @@ def test_another_content_has_other_owners() -> None:
 # --- a group of which nobody knows more than a part --------------------------------------------------------------
 
 MANY = [PeerId(f"{number:064x}") for number in range(600)]
+GROUP = Group(MANY)
 KNOWN = 32
+EVERYTHING = Bitfield((1 << 128) - 1)
 
 
-def sparse(own: int, size: int, count: int = 128) -> Ownership:
-    """One of `size`, which knows the 32 after it in a ring."""
-    found = ownership(MANY[own], [MANY[(own + step) % size] for step in range(1, KNOWN + 1)], count)
-    found.expect(size)
+def sparse(own: int, size: int = 600, group: Group = GROUP) -> Ownership:
+    """One that knows the 32 after it in a ring; so many want it."""
+    found = ownership(MANY[own], [MANY[(own + step) % 600] for step in range(1, KNOWN + 1)], 128)
+    found.expect(size, group)
     return found
 
 
-def test_of_hundreds_about_one_goes_for_a_chunk_and_with_time_somebody_for_each() -> None:
-    views = [sparse(own, 600) for own in range(600)]
+def test_of_hundreds_exactly_one_goes_for_each_chunk() -> None:
+    views = [sparse(own) for own in range(600)]
     assert all(view.sparse for view in views)
-    asking = sum(view.ours.bit_count() for view in views) / 128
-    assert 0.7 < asking < 1.4, "on average one"
-    assert sum(view.near.bit_count() for view in views) / 128 > 15, "by the neighbours alone it would be 18"
-
-    reached, rounds = 0, 0
-    while reached != (1 << 128) - 1:
-        for view in views:
-            reached |= view.taken_over(rounds)
-        rounds += 1
-    assert rounds <= 7
-    assert views[0].taken_over(views[0].most_hunger) == (1 << 128) - 1
-    assert views[0].most_hunger < 20
+    assert sum(view.ours.bit_count() for view in views) / 128 > 15, "by its neighbours alone, 18 would"
+    asking = [view.allowed(EVERYTHING, 0) for view in views]
+    assert sum(asking) == EVERYTHING
+    assert sum(map(int.bit_count, asking)) == 128
 
 
-@given(st.integers(42, 100_000))
-def test_who_has_waited_longer_may_take_more(size: int) -> None:
-    view = sparse(0, 600)
-    view.expect(size)
-    reach = [view.taken_over(hunger) for hunger in range(view.most_hunger + 1)]
+def test_where_half_want_it_somebody_is_soon_found_for_each_chunk() -> None:
+    views = [sparse(own, 300) for own in range(0, 600, 2)]
+    asking = sum(view.allowed(EVERYTHING, 0).bit_count() for view in views) / 128
+    assert 0.6 < asking < 1.4, "on average one"
+    reached = 0
+    for view in views:
+        reached |= view.allowed(EVERYTHING, 3)
+    assert reached.bit_count() >= 126, "of 128, one has no eager owner among its first fifteen"
+
+
+@given(st.integers(42, 600))
+def test_who_has_waited_longer_may_take_more_and_at_last_anything(size: int) -> None:
+    view = sparse(0, size)
+    reach = [view.allowed(EVERYTHING, hunger) for hunger in range(view.most_hunger + 1)]
     assert all(less & more == less for less, more in itertools.pairwise(reach))
-    assert reach[-1] == (1 << 128) - 1
+    assert reach[-1] == EVERYTHING
+    assert len(reach) < 20
 
 
 def test_a_group_that_is_nearly_known_is_shared_out_as_a_small_one() -> None:
-    view = sparse(0, 600)
-    view.expect(40)
+    view = sparse(0, 40)
     assert not view.sparse
-    assert view.ours == view.near
+    assert view.allowed(EVERYTHING, 0) == view.ours
     assert view.most_hunger == 2
 
 
+def test_another_group_has_other_owners() -> None:
+    view = sparse(0)
+    before = view.allowed(EVERYTHING, 6)
+    view.expect(600, Group(MANY[:1] + MANY[300:]))
+    assert view.allowed(EVERYTHING, 6) != before
+
+
 def test_a_large_group_goes_through_the_content_in_one_order_a_few_chunks_at_a_time() -> None:
-    one, other = sparse(0, 600), sparse(300, 600)
+    one, other = sparse(0), sparse(300)
     there = [0, 5, 60, 20, 128]
     opened = [one.opened(count) for count in there]
     assert opened == [other.opened(count) for count in there]
