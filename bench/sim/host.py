@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.core import commands as cmd
@@ -18,12 +19,13 @@ from agent.core.spec import TransferSpec
 from agent.core.transfer import FileTransfer
 from bench.sim.network import Link
 from bench.sim.request import Request
+from bench.sim.trust import ASK_ANEW_S, Trust
 from peer.core.admission import Admission, AdmissionLimits
 from peer.core.failure import Failure, FailureKind
 from peer.core.news import Pace, State
 from peer.core.standing import BANNING
 from peer.core.voucher import PeerId, Voucher
-from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, chunks_in
+from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, bitfield, chunks_in
 
 if TYPE_CHECKING:
     from bench.sim.swarm import Content, Swarm
@@ -51,7 +53,7 @@ class Host:
         """What its site shares on the way to others."""
         self.admission = Admission(AdmissionLimits())
         self.transfers: list[Transfer] = []
-        self.banned: set[Host] = set()
+        self.trust = Trust()
         self.lies = 0.0
         """The share of chunks that it gives to others as noise, under true vouchers."""
         self.hangs = False
@@ -400,12 +402,26 @@ class Transfer:
                     other._wake()
 
     def _news_of(self, others: Iterable[Transfer]) -> list[ev.FileEvent]:
-        banned = self.host.banned
+        avoids = self.host.trust.avoids
         return [
-            other.offer or ev.SourceLost(file=self.file, source=other.host.source)
+            other._said_to(self) or ev.SourceLost(file=self.file, source=other.host.source)
             for other in others
-            if other.host.alive and other.host not in banned
+            if other.host.alive and not avoids(other.host)
         ]
+
+    def _said_to(self, listener: Transfer) -> ev.SourceOffered | None:
+        """What is offered, without what rests on the word of those whom the listener banned. Whom we avoid
+        ourselves hears that we bring all that we lack: so it does not ask the origin for us."""
+        offer, trust, distrusted = self.offer, self.host.trust, listener.host.trust.banned
+        if offer is None:
+            return None
+        if distrusted:
+            by = self.swarm.by_peer
+            useless = bitfield(chunk for chunk, each in self.vouchers.items() if by[each.signer] in distrusted)
+            offer = replace(offer, have=Bitfield(offer.have & ~useless))
+        if offer.wants and trust.avoids(listener.host):
+            offer = replace(offer, claimed=Bitfield(self.content.layout.everything & ~offer.have))
+        return offer
 
     # --- ends ------------------------------------------------------------------------------------------------
 
@@ -422,9 +438,11 @@ class Transfer:
         if not liar.lies:
             raise self.swarm.broken(f"{self.host.name} reports {liar.name}, which is honest: {command.offence}")
         if command.offence in BANNING:
-            self.host.banned.add(liar)
+            self.host.trust.banned.add(liar)
             for transfer in self.host.transfers:
                 transfer.forget(liar)
+                clock = self.swarm.clock
+                clock.at(clock.now + ASK_ANEW_S, Transfer._denounce, (transfer, liar))
 
     def forget(self, liar: Host) -> None:
         """What rests on its word is not offered any more."""
@@ -433,6 +451,21 @@ class Transfer:
             self.have = Bitfield(self.have & ~(1 << chunk))
         self._news()
         self._soon(ev.SourceLost(file=self.file, source=liar.source))
+
+    @staticmethod
+    def _denounce(told: tuple[Transfer, Host]) -> None:
+        """Everybody is asked anew what it has, and hears of whom it is known that it lies."""
+        self, liar = told
+        for other in self.neighbours:
+            if not other.host.alive or other.host is liar:
+                continue
+            if other.offer is not None:
+                self.unheard[other] = None
+            if other.host.trust.hears(self.host, liar):
+                for each in other.host.transfers:
+                    each._soon(ev.SourceLost(file=each.file, source=liar.source))
+        if self.asks and not self.awake:
+            self._wake()
 
     def _validate(self, command: cmd.ValidateContent) -> None:
         if self.noise:

@@ -57,10 +57,8 @@ class Request(Flow):
             return
         if not giver.host.alive:
             self.fail(FailureKind.CONNECT_FAILED)
-        elif taker.host in giver.host.banned:
-            self.fail(FailureKind.NOT_TRUSTED)
         elif self._wanted & ~giver.have:
-            if not giver.host.banned:
+            if not giver.host.trust.banned:
                 raise swarm.broken(f"{taker.host.name} asks {giver.host.name} for what it never offered")
             self.fail(FailureKind.NOT_FOUND)
         elif (busy := giver.host.admission.admit(taker.host.peer)) is not None:
@@ -145,7 +143,7 @@ class Request(Flow):
     def _given(self, giver: Transfer) -> tuple[Voucher, ...]:
         """The vouchers; what was altered is remembered."""
         found: tuple[Voucher, ...] = ()
-        noise, banned = self.taker.noise, self.taker.host.banned
+        noise, banned = self.taker.noise, self.taker.host.trust.banned
         for chunk in self.taker.content.layout.touched_by(ByteRange(self.began, self.stop)):
             noise.discard(chunk)
             if giver.host.lies and _lies_about(chunk, giver.host.lies):

@@ -163,6 +163,8 @@ class Swarm:
                     self.clock.at(at * unit_s, Host.die, self.hosts[agent])
                 case OriginDies(at=at):
                     self.clock.at(at * unit_s, Swarm._origin_dies, self)
+                case Lie(forges=True):
+                    raise SimError("no validator of the simulator finds a forger out: play it in the laboratory")
                 case Lie(agent=agent, share=share):
                     self.hosts[agent].lies = share
                 case FullDisk(agent=agent, share=share):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from peer.core.news import (
     BYTES_PER_S,
     LEAST_S,
+    PASSED_ON_MOST_S,
     PAUSE_S,
     Pace,
     State,
@@ -41,12 +42,12 @@ def pace_after(told: State | None, at: float = 0.0) -> Pace:
         (state(1), state(1, wants=False), Weight.URGENT),
         (state(0b11), state(0b01), Weight.URGENT),
         (state(1), dataclasses.replace(state(1), layout=ChunkLayout.for_length(10)), Weight.URGENT),
-        (state(0b001, 0b110), state(0b011, 0b100), Weight.SOME),
-        (state(0b001, 0b010), state(0b011, 0b100), Weight.SOME),
-        (state(0b001), state(0b001, 0b010), Weight.SOME),
+        (state(0b001, 0b110), state(0b011, 0b100), Weight.BROUGHT),
+        (state(0b001, 0b010), state(0b011, 0b100), Weight.BROUGHT),
+        (state(0b001), state(0b001, 0b010), Weight.BROUGHT),
         (state(0b001, 0b010), state(0b011), Weight.URGENT),
-        (state(0b001, 0b100), state(0b011, 0b100), Weight.SOME),
-        (state(0b001), state(0b011), Weight.SOME),
+        (state(0b001, 0b100), state(0b011, 0b100), Weight.PASSED_ON),
+        (state(0b001), state(0b011), Weight.PASSED_ON),
     ],
     ids=[
         "the same",
@@ -89,6 +90,17 @@ def test_what_can_wait_waits_for_more_and_what_is_urgent_only_for_what_comes_wit
     pace = pace_after(state(0, 0b1), 5.0)
     assert pace.due(state(0, 0b10)) == pytest.approx(5.0 + PAUSE_S)
     assert pace.due(None) == pytest.approx(5.0 + LEAST_S)
+
+
+def test_who_seldom_brings_something_says_less_often_what_it_passes_on() -> None:
+    pace = Pace()
+    for number, at in enumerate((0.0, 2.4, 4.8)):
+        pace.told(state((1 << number) - 1, 1 << number), 100, at)
+    passed_on = state(0b10011, 0b100)
+    assert pace.due(passed_on) == pytest.approx(4.8 + 1.2)
+    assert pace.due(state(0b00111, 0b1000)) == pytest.approx(4.8 + PAUSE_S)
+    pace.told(state(0b00111, 0b1000), 100, 100.0)
+    assert pace.due(state(0b10111, 0b1000)) == pytest.approx(100.0 + PASSED_ON_MOST_S)
 
 
 def test_large_offers_come_less_often_whatever_they_say() -> None:
