@@ -16,7 +16,7 @@ from peer.core.voucher import Voucher
 from validation.ranges import ByteRange
 
 if TYPE_CHECKING:
-    from bench.sim.host import Transfer
+    from bench.sim.transfer import Transfer
 
 STALL_S = 10.0
 """After so long without a byte, a request fails."""

@@ -19,8 +19,9 @@ from agent.core.tuning import Tuning
 from bench.bounds import bound_of, goodput, unit_of
 from bench.scenarios import FullDisk, Kill, Late, Lie, OriginDies, Scenario, Slow
 from bench.sim.clock import Clock
-from bench.sim.host import Host, Transfer
+from bench.sim.host import Host
 from bench.sim.network import EXACT_HOSTS, Link, Network
+from bench.sim.transfer import Transfer
 from peer.core.failure import FailureKind
 from validation.content import ChunkLayout, content_id_by_url
 from validation.digest import ChunkDigest

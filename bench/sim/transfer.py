@@ -1,0 +1,447 @@
+"""A transfer of the simulation: the agents' own `FileTransfer`, and what surrounds it in an agent.
+
+Events go in, commands come out and happen here: requests over links, offers that are held together for a while,
+digests, bans. Never decides which chunk comes from where, never knows the scenario.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.core.sources import FileId, SourceId, peer_of
+from agent.core.spec import TransferSpec
+from agent.core.transfer import FileTransfer
+from bench.sim.request import Request
+from bench.sim.trust import ASK_ANEW_S
+from peer.core.failure import Failure, FailureKind
+from peer.core.news import Pace, State
+from peer.core.standing import BANNING
+from peer.core.voucher import Voucher
+from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, bitfield, chunks_in
+
+if TYPE_CHECKING:
+    from bench.sim.host import Host
+    from bench.sim.swarm import Content
+
+LOOK_S = 5.0
+"""How often an agent in a large group estimates how many want the same (`agent/near.py`)."""
+OFFER_BYTES = 500
+"""About what an answer takes."""
+PROBE_S = 0.1
+"""From the start of a job to the origin's answer."""
+DIGEST_BYTES_PER_S = 400e6
+"""A digest is made by a thread that others wait for as well."""
+
+
+class Transfer:
+    """One content on one host."""
+
+    __slots__ = (
+        "armed",
+        "asks",
+        "awake",
+        "claimed",
+        "content",
+        "core",
+        "crowd",
+        "done",
+        "file",
+        "have",
+        "host",
+        "idle_since",
+        "inbox",
+        "neighbours",
+        "news_due",
+        "noise",
+        "offer",
+        "pace",
+        "requests",
+        "swarm",
+        "unheard",
+        "vouchers",
+        "wants",
+    )
+
+    def __init__(self, host: Host, content: Content, spec: TransferSpec | None) -> None:
+        """Without a spec it has everything."""
+        swarm = self.swarm = host.swarm
+        self.host = host
+        self.content = content
+        self.file = self.file_of(content.number)
+        self.core: FileTransfer | None = None
+        self.have = NO_CHUNKS
+        """What others may be given."""
+        self.claimed = NO_CHUNKS
+        self.wants = False
+        self.neighbours: list[Transfer] = []
+        self.crowd = 0
+        """About so many want it, if there are more than can be asked."""
+        self.asks = False
+        self.offer: ev.SourceOffered | None = None
+        """What the others were told last; None: nothing."""
+        self.pace: Pace | None = None
+        """When all who listen may hear more; they began together."""
+        self.news_due = 0
+        self.unheard: dict[Transfer, None] = {}
+        self.inbox: list[ev.FileEvent] = []
+        self.awake = False
+        """It has a turn soon."""
+        self.vouchers: dict[int, Voucher] = {}
+        self.noise: set[int] = set()
+        """Chunks of its part file that are not what they should be."""
+        self.requests: dict[ev.RequestId, Request] = {}
+        self.armed = 0
+        self.idle_since: float | None = None
+        """Since when it has had no request under way."""
+        self.done = spec is None
+        if spec is None:
+            self.have = content.layout.everything
+            self.offer = self._offer()
+        else:
+            rng = random.Random(f"{swarm.seed} {host.number} {content.number}")
+            self.core = FileTransfer(spec, swarm.tuning, rng, own=host.peer)
+
+    @staticmethod
+    def file_of(number: int) -> FileId:
+        """The same for everybody, so that one event tells many what somebody offers."""
+        return FileId(f"job/{number}")
+
+    def waits_for(self) -> str:
+        """The state of one that is not done, for people."""
+        if self.host.trouble is not None and not self.requests:
+            return f"is in trouble ({self.host.trouble})"
+        chunks = None if self.core is None else self.core.chunks
+        if chunks is None:
+            return "has not begun"
+        first = next(chunks_in(Bitfield(chunks.layout.everything & ~chunks.proven)), 0)
+        asked = {"the origin" if each.giver is None else each.giver.host.name for each in self.requests.values()}
+        of_whom = f"has asked {', '.join(sorted(asked))}" if asked else "has asked nobody"
+        left = chunks.layout.count - chunks.proven.bit_count()
+        return f"waits for {left} chunks of file {self.content.number}, the first is {first}, and {of_whom}"
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def post(self, event: ev.FileEvent) -> None:
+        """The core is to hear it, together with what else happens in this turn of the agent's loop."""
+        self.inbox.append(event)
+        if not self.awake:
+            self._wake()
+
+    def _wake(self) -> None:
+        self.awake = True
+        clock = self.swarm.clock
+        clock.at(clock.now + self.swarm.turn_s, Transfer._turn, self)
+
+    def _turn(self) -> None:
+        """The core hears what has happened, and what it commands happens."""
+        self.awake = False
+        core = self.core
+        if core is None or not self.host.alive:
+            return
+        events, self.inbox = self.inbox, []
+        if self.unheard:
+            events[:0] = self._news_of(self.unheard)
+            self.unheard = {}
+        for command in core.handle_all(events, self.swarm.clock.now):
+            perform = _PERFORM.get(type(command))
+            if perform is not None:
+                perform(self, command)
+        self._arm()
+
+    def _arm(self) -> None:
+        assert self.core is not None
+        at = self.core.deadline()
+        if at is None:
+            return
+        clock = self.swarm.clock
+        tick = max(clock.tick + 1, clock.tick_of(at))
+        if not self.armed or tick < self.armed:
+            self.armed = tick
+            clock.at_tick(tick, _look, self)
+
+    def look(self) -> None:
+        """Something may be due. Too early does no harm."""
+        clock = self.swarm.clock
+        if self.armed != clock.tick or self.core is None or not self.host.alive:
+            return
+        self.armed = 0
+        at = self.core.deadline()
+        if at is not None and at <= clock.now + clock.tick_s:
+            self.post(ev.Ticked(file=self.file))
+        else:
+            self._arm()
+
+    def _soon(self, event: ev.FileEvent, after_s: float = 0.0) -> None:
+        self.swarm.clock.at(self.swarm.clock.now + after_s, self.post, event)
+
+    # --- requests --------------------------------------------------------------------------------------------
+
+    def _probe(self, command: cmd.ProbeOrigin) -> None:
+        if self.swarm.origin_is_down:
+            why = Failure(kind=FailureKind.CONNECT_FAILED, message="the origin cannot be reached")
+            self._soon(ev.ProbeFailed(file=self.file, failure=why, probe=command.probe), PROBE_S)
+        else:
+            event = ev.OriginProbed(file=self.file, facts=self.content.facts, probe=command.probe)
+            self._soon(event, PROBE_S)
+
+    def _prepare(self, command: cmd.PrepareFile) -> None:
+        host = self.host
+        if host.room is not None and host.room < self.content.layout.length * len(host.transfers):
+            why = Failure(kind=FailureKind.DISK_FULL, message="the disk is full")
+            self._soon(ev.StorageFailed(file=self.file, failure=why))
+
+    def _fetch(self, command: cmd.FetchRange) -> None:
+        swarm = self.swarm
+        giver = self._giver(command.source)
+        request = Request(self, command, giver)
+        self.requests[command.request] = request
+        if self.idle_since is not None:
+            swarm.idled(swarm.clock.now - self.idle_since)
+            self.idle_since = None
+        swarm.clock.at(swarm.clock.now + swarm.ask_s, Request.open, request)
+
+    def _giver(self, source: SourceId) -> Transfer | None:
+        peer = peer_of(source)
+        return None if peer is None else self.swarm.by_peer[peer].transfers[self.content.number]
+
+    def _abort(self, command: cmd.AbortFetch) -> None:
+        request = self.requests.get(command.request)
+        if request is not None:
+            request.fail(FailureKind.ABORTED)
+
+    def ended(self, request: Request) -> None:
+        """It is over."""
+        del self.requests[request.number]
+        if not self.requests and not self.done and self.host.alive:
+            self.idle_since = self.swarm.clock.now
+
+    def _digest(self, command: cmd.DigestChunk) -> None:
+        self.swarm.clock.at(
+            self.swarm.clock.now + command.item.length / DIGEST_BYTES_PER_S, self._digested, command
+        )
+
+    def _digested(self, command: cmd.DigestChunk) -> None:
+        chunk = command.chunk
+        digests = self.content.noise if chunk in self.noise else self.content.digests
+        self.post(ev.ChunkDigested(file=self.file, chunk=chunk, digest=digests[chunk], token=command.token))
+
+    def vouchers_for(self, chunk: int, banned: set[Host]) -> tuple[Voucher, ...]:
+        """What goes with this chunk, without those of whom the receiver believes nothing."""
+        voucher = self.vouchers.get(chunk) or self._sign(chunk)
+        if banned and self.swarm.by_peer[voucher.signer] in banned:
+            return ()
+        return (voucher,)
+
+    def _sign(self, chunk: int) -> Voucher:
+        content = self.content
+        voucher = self.vouchers[chunk] = Voucher(
+            content_id=content.content_id,
+            chunk=ChunkIndex(chunk),
+            digest=content.digests[chunk],
+            signer=self.host.peer,
+            signature=b"",
+        )
+        return voucher
+
+    # --- offers ----------------------------------------------------------------------------------------------
+
+    def _claim(self, command: cmd.PublishClaim) -> None:
+        said = bool(command.content_ids)
+        self.claimed = command.chunks if said else NO_CHUNKS
+        self.wants = said and command.wants
+        self._news()
+
+    def _publish(self, command: cmd.PublishChunk) -> None:
+        chunk = command.chunk
+        if chunk in self.noise:
+            raise self.swarm.broken(f"{self.host.name} offers chunk {chunk}, which is not what it should be")
+        self.have = Bitfield(self.have | 1 << chunk)
+        if command.vouchers:
+            self.vouchers[chunk] = command.vouchers[0]
+        self._news()
+
+    def _withdraw(self, command: cmd.WithdrawChunks) -> None:
+        self.have = Bitfield(self.have & ~command.chunks)
+        self._news()
+
+    def _ask_near(self, command: cmd.AskNear) -> None:
+        self.asks = True
+        self.swarm.clock.at(self.swarm.clock.now + self.swarm.meet_s, Transfer._near_answered, self)
+
+    def _near_answered(self) -> None:
+        news = [each for each in self.neighbours if each.offer is not None and each.host.alive]
+        self.unheard.update(dict.fromkeys(news))
+        self._size_up()
+        self.post(ev.NearAnswered(file=self.file))
+
+    def _size_up(self) -> None:
+        """Of the neighbours a share wants it; of all others about as many, in proportion, will do."""
+        others = len(self.swarm.hosts) - 1
+        if others <= len(self.neighbours) or not self.asks:
+            return
+        self.swarm.clock.at(self.swarm.clock.now + LOOK_S, Transfer._size_up, self)
+        wanting = sum(each.offer is not None and each.offer.wants for each in self.neighbours)
+        size = 1 + round(others * wanting / len(self.neighbours))
+        if abs(size - self.crowd) > self.crowd // 4:
+            self.crowd = size
+            self.post(ev.CrowdSized(file=self.file, size=size, group=self.swarm.group))
+
+    def _stop_asking(self, command: cmd.StopAsking) -> None:
+        self.asks = False
+        self.unheard.clear()
+
+    def _offer(self) -> ev.SourceOffered | None:
+        if not (self.have or self.claimed or self.wants):
+            return None
+        return ev.SourceOffered(
+            file=self.file, source=self.host.source, have=self.have, claimed=self.claimed, wants=self.wants
+        )
+
+    def _news(self) -> None:
+        """The others hear what is new when an agent would tell them."""
+        clock = self.swarm.clock
+        if self.pace is None:
+            self.pace = Pace()
+        due = self.pace.due(self._state())
+        if due is None:
+            return
+        tick = max(clock.tick + 1, clock.tick_of(max(clock.now, due)))
+        if not self.news_due or tick < self.news_due:
+            self.news_due = tick
+            clock.at_tick(tick, _say, self)
+
+    def _state(self) -> State | None:
+        """What is offered."""
+        if not (self.have or self.claimed or self.wants):
+            return None
+        return State(layout=self.content.layout, have=self.have, claimed=self.claimed, wants=self.wants)
+
+    def say(self) -> None:
+        """News are due, unless others were due before."""
+        clock = self.swarm.clock
+        if self.news_due != clock.tick or not self.host.alive or self.pace is None:
+            return
+        self.news_due = 0
+        offer = self._offer()
+        if offer == self.offer:
+            return
+        self.pace.told(self._state(), OFFER_BYTES, clock.now)
+        self.offer = offer
+        clock.at(clock.now + self.swarm.latency_s, Transfer._spread, self)
+
+    def _spread(self) -> None:
+        for other in self.neighbours:
+            if other.asks:
+                other.unheard[self] = None
+                if not other.awake:
+                    other._wake()
+
+    def _news_of(self, others: Iterable[Transfer]) -> list[ev.FileEvent]:
+        avoids = self.host.trust.avoids
+        return [
+            other._said_to(self) or ev.SourceLost(file=self.file, source=other.host.source)
+            for other in others
+            if other.host.alive and not avoids(other.host)
+        ]
+
+    def _said_to(self, listener: Transfer) -> ev.SourceOffered | None:
+        """What is offered, without what rests on the word of those whom the listener banned. Whom we avoid
+        ourselves hears that we bring all that we lack: so it does not ask the origin for us."""
+        offer, trust, distrusted = self.offer, self.host.trust, listener.host.trust.banned
+        if offer is None:
+            return None
+        if distrusted:
+            by = self.swarm.by_peer
+            useless = bitfield(chunk for chunk, each in self.vouchers.items() if by[each.signer] in distrusted)
+            offer = replace(offer, have=Bitfield(offer.have & ~useless))
+        if offer.wants and trust.avoids(listener.host):
+            offer = replace(offer, claimed=Bitfield(self.content.layout.everything & ~offer.have))
+        return offer
+
+    # --- ends ------------------------------------------------------------------------------------------------
+
+    def die(self) -> None:
+        """Its host died."""
+        for request in tuple(self.requests.values()):
+            request.drop()
+        lost = ev.SourceLost(file=self.file, source=self.host.source)
+        for other in self.neighbours:
+            other._soon(lost, self.swarm.latency_s)
+
+    def _report(self, command: cmd.ReportPeer) -> None:
+        liar = self.swarm.by_peer[command.peer]
+        if not liar.lies:
+            raise self.swarm.broken(f"{self.host.name} reports {liar.name}, which is honest: {command.offence}")
+        if command.offence in BANNING:
+            self.host.trust.banned.add(liar)
+            for transfer in self.host.transfers:
+                transfer.forget(liar)
+                clock = self.swarm.clock
+                clock.at(clock.now + ASK_ANEW_S, Transfer._denounce, (transfer, liar))
+
+    def forget(self, liar: Host) -> None:
+        """What rests on its word is not offered any more."""
+        for chunk in [chunk for chunk, voucher in self.vouchers.items() if voucher.signer == liar.peer]:
+            del self.vouchers[chunk]
+            self.have = Bitfield(self.have & ~(1 << chunk))
+        self._news()
+        self._soon(ev.SourceLost(file=self.file, source=liar.source))
+
+    @staticmethod
+    def _denounce(told: tuple[Transfer, Host]) -> None:
+        """Everybody is asked anew what it has, and hears of whom it is known that it lies."""
+        self, liar = told
+        for other in self.neighbours:
+            if not other.host.alive or other.host is liar:
+                continue
+            if other.offer is not None:
+                self.unheard[other] = None
+            if other.host.trust.hears(self.host, liar):
+                for each in other.host.transfers:
+                    each._soon(ev.SourceLost(file=each.file, source=liar.source))
+        if self.asks and not self.awake:
+            self._wake()
+
+    def _validate(self, command: cmd.ValidateContent) -> None:
+        if self.noise:
+            raise self.swarm.broken(f"{self.host.name} has wrong bytes at its end: chunks {sorted(self.noise)}")
+        self._soon(ev.ContentAccepted(file=self.file, attempt=command.attempt))
+
+    def _finished(self, command: cmd.Finished) -> None:
+        self.idle_since = None
+        self.swarm.finished(self)
+
+    def _troubled(self, command: cmd.Troubled) -> None:
+        self.host.trouble = command.failure.message
+        self.idle_since = None
+        self.swarm.clock.at(command.retry_at, self.post, ev.Begun(file=self.file))
+
+    def _failed(self, command: cmd.Failed) -> None:
+        self.host.trouble = command.message
+        self.idle_since = None
+
+
+_look, _say = Transfer.look, Transfer.say
+_PERFORM: dict[type, Callable[[Transfer, Any], None]] = {
+    cmd.ProbeOrigin: Transfer._probe,
+    cmd.PrepareFile: Transfer._prepare,
+    cmd.AskNear: Transfer._ask_near,
+    cmd.StopAsking: Transfer._stop_asking,
+    cmd.PublishClaim: Transfer._claim,
+    cmd.PublishChunk: Transfer._publish,
+    cmd.WithdrawChunks: Transfer._withdraw,
+    cmd.FetchRange: Transfer._fetch,
+    cmd.AbortFetch: Transfer._abort,
+    cmd.DigestChunk: Transfer._digest,
+    cmd.ReportPeer: Transfer._report,
+    cmd.ValidateContent: Transfer._validate,
+    cmd.Finished: Transfer._finished,
+    cmd.Troubled: Transfer._troubled,
+    cmd.Failed: Transfer._failed,
+}
+"""What is owed; nothing happens for the others: there is no journal, and nobody reads a log."""
