@@ -29,7 +29,7 @@ def test_the_next_one_waits_for_what_came_in_80_ms_within_bounds() -> None:
         wakes = after_a_body(rate)
         assert wakes.level == 1
         wakes.begin(MIB, 20.0)
-        assert wakes.level == level, rate
+        assert abs(wakes.level - level) <= 1, rate
 
 
 def test_a_small_body_never_waits() -> None:
