@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import json
 import random
-import re
 import shutil
 import sys
 import tempfile
@@ -32,12 +31,12 @@ from bench.lab_picture import picture_of
 from bench.lab_results import FIGURES, figures_of, run_document, show, summary_of
 from bench.lab_run import Plan, RunResult, play
 from bench.netns import CONGESTION_CONTROL, missing_for_namespaces
+from bench.reading import rate_of, size_of
 from bench.report import WIDTH, complain, count, json_line
 from bench.scenarios import MBIT, SCENARIOS, FullDisk, Happening, OriginDies, Scenario, ScenarioError
 
 SYSTEMS: dict[str, type[System]] = {system.name: system for system in (Nearfetch, Libtorrent, Aria2, Curl)}
 USAGE = 2
-_UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _BREAKS: dict[str, Happening] = {"origin-dies": OriginDies(at=0.3), "full-disk": FullDisk(agent=1)}
 """Faults for the tests of the laboratory itself."""
 
@@ -246,7 +245,7 @@ def _options(arguments: list[str]) -> Options:
     )
     parser.add_argument("scenario", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--agents", type=int, metavar="N", help="how many (default: the scenario's)")
-    parser.add_argument("--size", type=_size, help="of each file, such as 64MiB (default: the scenario's)")
+    parser.add_argument("--size", type=size_of, help="of each file, such as 64MiB (default: the scenario's)")
     parser.add_argument("--origin-rate", type=float, metavar="MBIT", help="Mbit/s each way, instead of its own")
     parser.add_argument("--agent-rate", type=float, metavar="MBIT", help="Mbit/s each way, instead of its own")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
@@ -266,8 +265,8 @@ def _options(arguments: list[str]) -> Options:
     scenario = SCENARIOS[given.scenario].changed(
         agents=given.agents,
         size=given.size,
-        origin_rate=_rate(given.origin_rate),
-        agent_rate=_rate(given.agent_rate),
+        origin_rate=rate_of(given.origin_rate),
+        agent_rate=rate_of(given.agent_rate),
     )
     if given.fault is not None:
         scenario = dataclasses.replace(scenario, happenings=(*scenario.happenings, _BREAKS[given.fault]))
@@ -281,18 +280,6 @@ def _options(arguments: list[str]) -> Options:
         output=given.output,
         picture=given.picture,
     )
-
-
-def _rate(mbit: float | None) -> int | None:
-    return None if mbit is None else round(mbit * MBIT)
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text)
-    factor = _UNITS.get(match[2].lower()) if match else None
-    if match is None or factor is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 64MiB")
-    return int(match[1]) * factor
 
 
 def _one_line(error: object) -> str:

@@ -28,7 +28,7 @@ FIGURES = {
     "cpu_s": "seconds of processor time an agent, mean",
     "peak_memory_mib": "of the biggest agent",
     "busy": "share of the machine's processors in use, mean",
-    "busy_peak": "the same, in the busiest quarter of a second",
+    "busy_peak": "the same, in the busiest half second",
 }
 """Name -> meaning. A figure that a system cannot give is None."""
 

@@ -69,10 +69,6 @@ class Claims:
         """The promise of a peer; None: it never offered anything."""
         return self._promises.get(source)
 
-    def until(self, promise: Promise | None) -> float | None:
-        """When a peer is late with what it owes; None: it owes nothing."""
-        return promise.mark + self.patience_s if promise is not None and promise.owing else None
-
     def late(self, promise: Promise | None, now: float) -> bool:
         """It owes chunks that should have come."""
         return promise is not None and promise.owing != NO_CHUNKS and now >= promise.mark + self.patience_s

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.scenarios import MBIT, SCENARIOS, FullDisk, Happening, OriginDies, Scenario, ScenarioError
+from bench.reading import rate_of, size_of
+from bench.scenarios import SCENARIOS, FullDisk, Happening, OriginDies, Scenario, ScenarioError
 from bench.sim.swarm import NEIGHBOURS, World
 
-_UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _BREAKS: dict[str, Happening] = {"origin-dies": OriginDies(at=0.3), "full-disk": FullDisk(agent=1)}
 """Faults that no scenario has."""
 LONGEST_LATENCY_MS = 1000.0
@@ -42,8 +41,8 @@ def options_of(arguments: list[str]) -> Options:
     scenario = SCENARIOS[given.scenario].changed(
         agents=given.agents,
         size=given.size,
-        origin_rate=_rate(given.origin_rate),
-        agent_rate=_rate(given.agent_rate),
+        origin_rate=rate_of(given.origin_rate),
+        agent_rate=rate_of(given.agent_rate),
     )
     if given.fault is not None:
         fault = _BREAKS[given.fault]
@@ -52,7 +51,7 @@ def options_of(arguments: list[str]) -> Options:
         raise ScenarioError(f"--latency-ms must be 0 to {LONGEST_LATENCY_MS:g}, not {given.latency_ms:g}")
     if not 1 <= given.sites <= scenario.agents:
         raise ScenarioError(f"--sites must be 1 to {scenario.agents}, the number of agents, not {given.sites}")
-    site_rate = _rate(given.site_rate) or scenario.agent.up
+    site_rate = rate_of(given.site_rate) or scenario.agent.up
     if site_rate < 1:
         raise ScenarioError(f"--site-rate must be above 0, not {given.site_rate:g}")
     if not 2 <= given.neighbours <= MOST_NEIGHBOURS or given.neighbours % 2:
@@ -75,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("scenario", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--agents", type=int, metavar="N", help="how many (default: the scenario's)")
-    parser.add_argument("--size", type=_size, help="of each file, such as 64MiB (default: the scenario's)")
+    parser.add_argument("--size", type=size_of, help="of each file, such as 64MiB (default: the scenario's)")
     parser.add_argument("--origin-rate", type=float, metavar="MBIT", help="Mbit/s each way, instead of its own")
     parser.add_argument("--agent-rate", type=float, metavar="MBIT", help="Mbit/s each way, instead of its own")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn (default: 1)")
@@ -96,19 +95,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write an SVG of the agents' progress")
     parser.add_argument("--break", dest="fault", choices=_BREAKS, help=argparse.SUPPRESS)
     return parser
-
-
-def _rate(mbit: float | None) -> int | None:
-    if mbit is None:
-        return None
-    if not 0 < mbit < 1e9:
-        raise ScenarioError(f"a rate must be above 0 and below 1e9 Mbit/s, not {mbit:g}")
-    return round(mbit * MBIT)
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text)
-    factor = _UNITS.get(match[2].lower()) if match else None
-    if match is None or factor is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 64MiB")
-    return int(match[1]) * factor

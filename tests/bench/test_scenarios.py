@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 
 import pytest
 
+from bench.reading import rate_of, size_of
 from bench.scenarios import (
     MBIT,
     MIB,
@@ -131,3 +133,16 @@ def test_somebody_must_be_left() -> None:
 def test_too_few_agents_for_what_happens() -> None:
     with pytest.raises(ScenarioError, match="churn: it needs 5 agents or more, and there are 4"):
         SCENARIOS["churn"].changed(agents=4)
+
+
+@pytest.mark.parametrize("mbit", [0.0, -1.0, float("inf"), float("nan"), 1e9])
+def test_a_rate_that_no_link_can_have_is_refused(mbit: float) -> None:
+    with pytest.raises(ScenarioError, match="a rate must be above 0"):
+        rate_of(mbit)
+
+
+def test_sizes_are_read_with_their_units() -> None:
+    assert [size_of(text) for text in ("5", "2KiB", "3 mib", "1GiB")] == [5, 2048, 3 << 20, 1 << 30]
+    for text in ("", "-1", "1.5MiB", "4MB", "MiB"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
+            size_of(text)

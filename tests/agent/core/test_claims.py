@@ -17,6 +17,12 @@ def claims() -> Claims:
     return Claims(TUNING, 2048)
 
 
+def until(book: Claims) -> float | None:
+    """When A is late; None: it owes nothing."""
+    promise = book.find(A)
+    return promise.mark + book.patience_s if promise is not None and promise.owing else None
+
+
 def test_without_a_measurement_patience_is_long() -> None:
     book = claims()
     assert book.patience_s == 12.0
@@ -46,10 +52,10 @@ def test_who_delivers_is_believed_longer_and_who_does_not_is_late() -> None:
     book = claims()
     book.took(1.0)
     book.offered(A, NO_CHUNKS, TWO, 100.0)
-    assert book.until(book.find(A)) == 104.0
+    assert until(book) == 104.0
     assert (book.late(book.find(A), 103.9), book.late(book.find(A), 104.0)) == (False, True)
     book.offered(A, ONE, Bitfield(0b10), 101.0)
-    assert book.until(book.find(A)) == 105.0
+    assert until(book) == 105.0
 
 
 def test_a_claim_that_is_taken_back_or_changed_renews_nothing() -> None:
@@ -65,7 +71,7 @@ def test_a_claim_that_is_taken_back_or_changed_renews_nothing() -> None:
 
 def test_who_owes_nothing_is_never_late() -> None:
     book = claims()
-    assert book.until(book.find(A)) is None
+    assert until(book) is None
     book.offered(A, ONE, NO_CHUNKS, 100.0)
     book.offered(B, ONE, ONE, 100.0)  # it has what it claims
     assert not book.late(book.find(A), 1e9)
@@ -77,4 +83,4 @@ def test_a_fresh_claim_counts_from_now() -> None:
     book.took(1.0)
     book.offered(A, NO_CHUNKS, NO_CHUNKS, 100.0)
     book.offered(A, NO_CHUNKS, ONE, 200.0)
-    assert book.until(book.find(A)) == 204.0
+    assert until(book) == 204.0
