@@ -163,8 +163,8 @@ def _in_turn(near: tuple[NearSource, ...], rng: random.Random) -> list[NearSourc
     """Nearest kind first; among peers who carries least for us, else by chance, so that uploads stay even."""
     if sum(kind_of(source.source) is SourceKind.PEER for source in near) < 2:
         return list(near)
-    drawn = [(kind_of(source.source).value, source.in_flight, rng.random(), source) for source in near]
-    return [source for *_, source in sorted(drawn, key=lambda each: each[:3])]
+    drawn = [(kind_of(source.source).value, source.wants, source.in_flight, rng.random(), source) for source in near]
+    return [source for *_, source in sorted(drawn, key=lambda each: each[:4])]
 
 
 def _longest(view: View, source: NearSource, tuning: Tuning) -> int:
