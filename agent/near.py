@@ -14,7 +14,8 @@ from agent.core.commands import AskNear
 from agent.core.events import CrowdSized, NearAnswered, SourceLost, SourceOffered
 from agent.core.ownership import Group
 from agent.core.sources import CACHE, peer_source
-from agent.near_peer import PeerWatch, Seen
+from agent.near_peer import PeerWatch
+from peer.core.news import State
 from peer.core.voucher import PeerId
 from validation.content import NO_CHUNKS, Bitfield, ContentId
 
@@ -44,7 +45,7 @@ class NearWatch:
         self._rng = random.Random()
         self._watches: dict[PeerId, PeerWatch] = {}
         """At most NEIGHBOURS, those included that have everything and are watched no more."""
-        self._posted: dict[PeerId, Seen] = {}
+        self._posted: dict[PeerId, State] = {}
         """What was said of each peer that is offered."""
         self._asked: set[PeerId] = set()
         """Live peers that were asked, watched or not."""
@@ -56,6 +57,8 @@ class NearWatch:
         """The live peers are others than before."""
         self._wake = asyncio.Event()
         self._stopped = False
+        self._gathering = True
+        """Those who were asked first have not all answered."""
         self._size, self._sized_at = 0, float("-inf")
         """How many were said to want it, and when that was looked at."""
 
@@ -102,10 +105,10 @@ class NearWatch:
 
     async def _watch_all(self, network: PeerNetwork, group: asyncio.TaskGroup) -> None:
         self._fill(network, group)
-        first: list[PeerWatch] | None = list(self._watches.values())
+        first = list(self._watches.values())
         while not self._stopped:
-            if first is not None and all(watch.asked for watch in first):
-                first = None
+            if self._gathering and all(watch.asked for watch in first):
+                self._gathering = False
                 self._size_up(network)
                 self._post(NearAnswered(file=self._command.file))
             try:
@@ -116,7 +119,7 @@ class NearWatch:
             self._wake.clear()
             if not self._stopped:
                 self._fill(network, group)
-                if first is None and asyncio.get_running_loop().time() >= self._sized_at + LOOK_S:
+                if not self._gathering and asyncio.get_running_loop().time() >= self._sized_at + LOOK_S:
                     self._size_up(network)
 
     def _size_up(self, network: PeerNetwork) -> None:
@@ -202,9 +205,10 @@ class NearWatch:
     def _told(self, watch: PeerWatch) -> None:
         if self._watches.get(watch.peer) is watch:
             self._offer(watch.peer, watch.seen)
-            self._wake.set()
+            if self._gathering or watch.seen is None:
+                self._wake.set()
 
-    def _offer(self, peer: PeerId, seen: Seen | None) -> None:
+    def _offer(self, peer: PeerId, seen: State | None) -> None:
         """Report what is new about a peer."""
         if seen == self._posted.get(peer):
             return

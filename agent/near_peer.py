@@ -1,6 +1,6 @@
-"""Asking one peer about one content, again and again: held questions, or one every half second where it holds none.
+"""Listening to one peer about one content: its news as they come, or a question every half second if it has none.
 
-Says what the peer has now (`seen`) after each answer. Never knows: other peers, jobs, what an offer is used for.
+Says what the peer has now (`seen`) after each of them. Never knows: other peers, jobs, what an offer is used for.
 """
 
 from __future__ import annotations
@@ -8,46 +8,29 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.core.backoff import Backoff
 from agent.core.commands import AskNear
-from peer.core import wire
-from peer.core.failure import Failure
+from peer.core.failure import Failure, FailureKind
+from peer.core.news import State
 from peer.core.voucher import PeerId
-from peer.core.wire import Offer
-from validation.content import Bitfield, ContentId
+from validation.content import ContentId
 
 if TYPE_CHECKING:
     from peer.network import PeerNetwork
 
-HOLD_S = 20.0
-"""How long the peer holds a question; a connection that is dead without a sign is noticed 5 s later."""
-
-HOLD_EACH_S = 2.0
-"""The same, while it knows the content by none of several ids: they are asked in turn."""
+SILENCE_S = 20
+"""The peer says something at least so often; a connection that is dead without a sign is noticed 5 s later."""
 
 ASK_AGAIN_S = 0.5
-"""How often a peer is asked that does not hold questions (an old one, or one with too many)."""
-
-LEAST_PAUSE_S = 0.1
-"""Between two questions, whatever the answers: the peer waits longer by itself when it is honest (0.15 s)."""
+"""How often a peer is asked that tells no news (an old one, or one with too many listeners)."""
 
 FIRST_BACKOFF_S = 1.0
 """Longest pause after a first failure; half of it is the shortest after any."""
 LONGEST_BACKOFF_S = 5.0
-BAD_REQUEST = 400
-"""What an agent answers that does not know held questions."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What a peer said it has, and is fetching itself."""
-
-    have: Bitfield
-    claimed: Bitfield
-    wants: bool
+UNKNOWN = (400, 404)
+"""What an agent answers that knows no streams."""
 
 
 class PeerWatch:
@@ -56,19 +39,19 @@ class PeerWatch:
     def __init__(
         self, network: PeerNetwork, command: AskNear, peer: PeerId, told: Callable[[PeerWatch], None]
     ) -> None:
-        """`told` is called after every answer and failure."""
+        """`told` is called after every word and failure of the peer."""
         self.peer = peer
         self.asked = False
-        """The first question was answered, or failed."""
-        self.seen: Seen | None = None
+        """It has said something, or failed."""
+        self.seen: State | None = None
         """None: nothing of this content, or it does not answer."""
         self.content_id: ContentId | None = None
         """By which id it knows the content."""
         self.task: asyncio.Task[None] | None = None
         self._network, self._layout, self._told = network, command.layout, told
-        self._known: dict[ContentId, int | None] = dict.fromkeys(command.content_ids)
-        """Its versions; None: not asked yet."""
-        self._holds_questions = True
+        self._content_ids = command.content_ids
+        self._tells = True
+        """It knows streams of news."""
         self._pause_s = 0.0
         self._backoff = Backoff(first_s=FIRST_BACKOFF_S, longest_s=LONGEST_BACKOFF_S, rng=random.Random())
 
@@ -78,66 +61,49 @@ class PeerWatch:
         return self.seen is not None and self.seen.have == self._layout.everything and not self.seen.wants
 
     async def run(self) -> None:
-        """Ask until it is `finished`."""
+        """Listen until it is `finished`."""
         while not self.finished:
             await asyncio.sleep(self._pause_s)
-            began = asyncio.get_running_loop().time()
-            failure = await self._ask_once()
-            if failure is not None:
-                self.content_id = self.seen = None
-                self._known = dict.fromkeys(self._known)
-                self._pause_s = self._backoff.next_delay()
-            else:
+            failure = await (self._follow() if self._tells else self._ask())
+            if failure is None:
                 self._backoff.reset()
-                took_s = asyncio.get_running_loop().time() - began
-                self._pause_s = max(0.0, self._pause_s - took_s)
-            self.asked = True
-            self._told(self)
+                self._pause_s = ASK_AGAIN_S
+            else:
+                self._pause_s = self._backoff.next_delay()
+                self._heard(None, None)
 
-    async def _ask_once(self) -> Failure | None:
-        """The id that it knows; else all that it was not asked about yet; else the one whose turn it is."""
-        if self.content_id is not None:
-            return await self._question(self.content_id)
-        unasked = [item for item, version in self._known.items() if version is None]
-        for content_id in unasked:
-            failure = await self._question(content_id)
-            if failure is not None or self.content_id is not None:
-                return failure
-        return None if unasked else await self._question(next(iter(self._known)))
+    async def _follow(self) -> Failure | None:
+        outcome = await self._network.follow(self.peer, self._content_ids, self._heard, SILENCE_S)
+        if isinstance(outcome, Failure) and outcome.http_status in UNKNOWN:
+            self._tells = False
+        elif outcome is None or outcome.kind is not FailureKind.BUSY:
+            return outcome
+        return await self._ask()
 
-    async def _question(self, content_id: ContentId) -> Failure | None:
-        answer = await self._ask(content_id)
-        if isinstance(answer, Failure):
-            return answer
-        self._take(content_id, answer)
+    async def _ask(self) -> Failure | None:
+        """Once, by the id that it knows, else by all."""
+        for content_id in (self.content_id,) if self.content_id is not None else self._content_ids:
+            answer = await self._network.offer(self.peer, content_id)
+            if isinstance(answer, Failure):
+                return answer
+            if answer is not None:
+                self._heard(
+                    State(
+                        layout=answer.layout,
+                        have=answer.have_chunks,
+                        claimed=answer.claimed_chunks,
+                        wants=answer.wants,
+                    ),
+                    content_id,
+                )
+                return None
+        self._heard(None, None)
         return None
 
-    async def _ask(self, content_id: ContentId) -> Offer | Failure | None:
-        after = self._known[content_id]
-        if not self._holds_questions:
-            return await self._network.offer(self.peer, content_id)
-        alone = self.content_id is not None or len(self._known) == 1
-        answer = await self._network.watch(self.peer, content_id, after, HOLD_S if alone else HOLD_EACH_S)
-        if isinstance(answer, Failure) and answer.http_status == BAD_REQUEST and after is not None:
-            self._holds_questions = False
-            return await self._network.offer(self.peer, content_id)
-        return answer
-
-    def _take(self, content_id: ContentId, answer: Offer | None) -> None:
-        """What this answer says, and how soon the next question may follow."""
-        version = wire.NOTHING if answer is None else answer.version
-        news = version != self._known[content_id]
-        if answer is not None and version == wire.NOTHING:
-            self._holds_questions = False
-        self._pause_s = LEAST_PAUSE_S if news and self._holds_questions else ASK_AGAIN_S
-        del self._known[content_id]
-        self._known[content_id] = version  # the last in turn
-        self.seen = None if answer is None else self._read(answer)
-        self.content_id = None if self.seen is None else content_id
-
-    def _read(self, offer: Offer) -> Seen | None:
-        """Nothing when its idea of the content is not ours, or it has no part in it."""
-        if offer.layout != self._layout:
-            return None
-        seen = Seen(have=offer.have_chunks, claimed=offer.claimed_chunks, wants=offer.wants)
-        return seen if seen.have or seen.claimed or seen.wants else None
+    def _heard(self, state: State | None, content_id: ContentId | None) -> bool:
+        """What it has now. False: that will not change, so that nothing more need be said."""
+        ours = state is not None and state.layout == self._layout and (state.have or state.claimed or state.wants)
+        self.seen, self.content_id = (state, content_id) if ours else (None, None)
+        self.asked = True
+        self._told(self)
+        return not self.finished

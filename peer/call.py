@@ -29,7 +29,7 @@ _DISTRUST = ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT", "ACCESS_DENIED")
 
 
 class Body(Protocol):
-    """Takes a response's body: a `BodyReceiver` or a `Document`."""
+    """Takes a response's body: a `BodyReceiver`, a `Document` or a `Following`."""
 
     @property
     def surplus(self) -> bool: ...
@@ -126,6 +126,8 @@ class Call:
         self._heard = False
         self._over = False
         self._wakes = Wakes()
+        self._measured = False
+        """The body that comes has a length."""
         self._looking: asyncio.TimerHandle | None = None
         self.reused = False
 
@@ -163,10 +165,9 @@ class Call:
             self.channel.abort()
             raise
 
-    async def exchange(self, request: bytes, begin: Begin, held_s: float = 0.0) -> int | Failure:
+    async def exchange(self, request: bytes, begin: Begin) -> int | Failure:
         """Send a request head; give the response to whom `begin` names. The body's length, or why not.
 
-        `held_s`: how much later than usual the answer may begin, because the request asks to be held.
         After a failure, and when cancelled, the connection is closed (unless the response was whole and empty).
         """
         assert self.usable, "one exchange at a time"
@@ -174,7 +175,7 @@ class Call:
         self._answer, self._begin, self._filled, self._heard = answer, begin, 0, False
         try:
             self.channel.write(request)
-            body = await self._answered(answer, HEAD_TIMEOUT_S + held_s)
+            body = await self._answered(answer)
             outcome = body if isinstance(body, Failure) else await body.done()
         except BaseException:
             self.channel.abort()
@@ -195,15 +196,15 @@ class Call:
             self.channel.abort()
         return outcome
 
-    async def _answered(self, answer: asyncio.Future[Body | Failure], timeout_s: float) -> Body | Failure:
+    async def _answered(self, answer: asyncio.Future[Body | Failure]) -> Body | Failure:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
                 return await asyncio.shield(answer)
         except TimeoutError:
             if answer.done():
                 return answer.result()
             self._keep_alive = False
-            return stalled(f"no answer within {timeout_s:g} s")
+            return stalled(f"no answer within {HEAD_TIMEOUT_S:g} s")
 
     # a ChannelUser's part
 
@@ -224,8 +225,9 @@ class Call:
         self._heard = True
         if self._body is not None:
             self._body.buffer_updated(nbytes)
-            self._wakes.read(nbytes, asyncio.get_running_loop().time())
-            self.channel.wake_at(self._wakes.level)
+            if self._measured:
+                self._wakes.read(nbytes, asyncio.get_running_loop().time())
+                self.channel.wake_at(self._wakes.level)
             return
         self._filled += nbytes
         if self._begin is None or self._answer is None or self._answer.done():
@@ -267,7 +269,9 @@ class Call:
             return
         self._body = body
         body.attach(self.channel)
-        self._watch_wakes(head.length, len(rest))
+        self._measured = head.length is not None
+        if head.length is not None:
+            self._watch_wakes(head.length, len(rest))
         body.feed(rest)
         answer.set_result(body)
 

@@ -1,6 +1,6 @@
 """Asks other agents: who are you, what have you, give me these bytes. One request, one outcome.
 
-Keeps up to four connections a peer alive, and others for questions that are held (lines.py), checks every answer
+Keeps up to four connections a peer alive, and others for news (lines.py), checks every answer
 against what was asked, and verifies the vouchers that come with bytes. Whether bytes match a digest is for the
 caller to see.
 
@@ -14,7 +14,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from peer.body import PEER_LIMITS, BodyReceiver
 from peer.call import Body, Document, bad_response
@@ -22,6 +21,7 @@ from peer.core import wire
 from peer.core.failure import Failure, FailureKind, failure_of_status
 from peer.core.voucher import PeerId, Voucher
 from peer.core.wire import Distrust, Hello, Offer
+from peer.following import SILENCE_GRACE_S, Following, Told
 from peer.identity import Identity, verify_voucher
 from peer.lines import Errand, LineLimits, Lines, PeerAddress
 from peer.sink import Fetched, Sink
@@ -35,10 +35,10 @@ CONNECTIONS_A_PEER = 4
 IDLE_S = 50.0
 """Shorter than the server's 60 s, so that it is rarely the server who closes."""
 
-WATCHES_A_PEER = 8
-"""As many held questions as a peer allows (`peer.offers`)."""
-WATCH_IDLE_S = 2.0
-"""The next question follows within half a second, or there is none."""
+STREAMS_A_PEER = 8
+"""As many as a peer allows (`peer.offers`)."""
+STREAM_IDLE_S = 2.0
+"""The next stream follows within a second, or there is none."""
 CERTIFICATES_KEPT = 256
 CERTIFICATE_TRUSTED_S = 600.0
 """How long a checked certificate of a voucher's signer is used without looking at its dates again."""
@@ -76,7 +76,7 @@ class PeerClient:
         self._identity, self._workers, self._own_port, self._signers = identity, workers, own_port, signers
         self._distrusts = distrusts
         self._lines = Lines(identity, LineLimits(connections=CONNECTIONS_A_PEER, idle_s=IDLE_S))
-        self._watches = Lines(identity, LineLimits(connections=WATCHES_A_PEER, idle_s=WATCH_IDLE_S))
+        self._streams = Lines(identity, LineLimits(connections=STREAMS_A_PEER, idle_s=STREAM_IDLE_S))
         self._certificates: OrderedDict[PeerId, tuple[bytes, float]] = OrderedDict()
 
     async def hello(self, address: PeerAddress) -> Hello | Failure:
@@ -96,23 +96,33 @@ class PeerClient:
         """What it has of a content; None when it has nothing to offer."""
         target = wire.offer_target(content_id)
         request = wire.format_request(target, self._own_port(), distrusts=self._distrusts())
-        return _offer_in(await self._read(self._lines, address, request))
+        return _offer_in(await self._read(address, request))
 
-    async def watch(
-        self, address: PeerAddress, content_id: ContentId, after: int | None, wait_s: float
-    ) -> Offer | Failure | None:
-        """What it has of a content, as soon as that is another version than `after`, or after `wait_s` seconds.
+    async def follow(
+        self, address: PeerAddress, content_ids: Sequence[ContentId], told: Told, wait_s: int = wire.USUAL_WAIT_S
+    ) -> Failure | None:
+        """`told` hears what it has of a content, known by the first of these ids: now, and with every change.
 
-        `after`: the version that is known; 0 (`wire.NOTHING`): it had nothing to offer; None: nothing is known, the
-        answer comes at once. An answer that is no news may come early: then the peer, or this client, holds as many
-        questions as it can, or it knows no versions. Agents that do not even know the question answer 400.
+        Returns when `told` says False, or None when the peer ends the stream in an orderly way (it has too many),
+        else why it ended. The peer is to say something every `wait_s` seconds (1 to 30), or it counts as dead five
+        seconds later. BUSY: we have as many streams of this peer as it allows. Agents that know no streams answer
+        400 or 404. Cancelling closes the connection.
         """
-        if self._watches.full(address.peer_id):
-            return await self.offer(address, content_id)
-        held_s = min(max(ceil(wait_s), 1), wire.MAX_WAIT_S) if after is not None and wait_s > 0 else None
-        target = wire.offer_target(content_id) if after is None else wire.watch_target(content_id, after)
-        request = wire.format_request(target, self._own_port(), wait_s=held_s, distrusts=self._distrusts())
-        return _offer_in(await self._read(self._watches, address, request, held_s or 0.0))
+        if self._streams.full(address.peer_id):
+            return Failure(kind=FailureKind.BUSY, message="as many contents of this peer as it allows are followed")
+        following = Following(tuple(content_ids), told, wait_s + SILENCE_GRACE_S)
+
+        def begin(head: wire.ResponseHead) -> Body | Failure:
+            if head.status != 200:
+                return _failure_of(head)
+            if head.length is not None:
+                return bad_response("a document where a stream was due")
+            return following
+
+        target = wire.news_target(content_ids)
+        request = wire.format_request(target, self._own_port(), wait_s=wait_s, distrusts=self._distrusts())
+        outcome = await self._streams.perform(address, Errand(request=request, begin=begin))
+        return outcome if isinstance(outcome, Failure) and not following.had_enough else None
 
     async def certificate(self, address: PeerAddress, peer_id: PeerId) -> bytes | Failure:
         """The certificate (DER) of a member, from a peer that knows it: of our group, and that member's."""
@@ -166,19 +176,17 @@ class PeerClient:
 
     def disconnect(self, peer_id: PeerId) -> None:
         """End the connections to this peer at once; exchanges under way fail with CONNECTION_CLOSED."""
-        for lines in (self._lines, self._watches):
+        for lines in (self._lines, self._streams):
             lines.disconnect(peer_id)
 
     async def close(self) -> None:
         """End all connections. Exchanges that are still under way fail."""
-        await asyncio.gather(self._lines.close(), self._watches.close())
+        await asyncio.gather(self._lines.close(), self._streams.close())
 
     async def _document(self, address: PeerAddress, target: str) -> bytes | Failure:
-        return await self._read(self._lines, address, wire.format_request(target, self._own_port()))
+        return await self._read(address, wire.format_request(target, self._own_port()))
 
-    async def _read(
-        self, lines: Lines, address: PeerAddress, request: bytes, held_s: float = 0.0
-    ) -> bytes | Failure:
+    async def _read(self, address: PeerAddress, request: bytes) -> bytes | Failure:
         """The document that is the answer to this request."""
         document: Document | None = None
 
@@ -186,12 +194,12 @@ class PeerClient:
             nonlocal document
             if head.status != 200:
                 return _failure_of(head)
-            if head.length > wire.DOCUMENT_LIMIT:
+            if head.length is None or head.length > wire.DOCUMENT_LIMIT:
                 return bad_response("a document above the limit")
             document = Document(head.length)
             return document
 
-        outcome = await lines.perform(address, Errand(request=request, begin=begin, held_s=held_s))
+        outcome = await self._lines.perform(address, Errand(request=request, begin=begin))
         if isinstance(outcome, Failure):
             return outcome
         assert document is not None

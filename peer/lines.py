@@ -34,8 +34,6 @@ class Errand:
 
     request: bytes
     begin: Begin
-    held_s: float = 0.0
-    """How long the peer is asked to hold it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +116,7 @@ class Lines:
             call = self._take_idle(line, address) or await self._connect(line, address)
             if isinstance(call, Failure):
                 return call
-            outcome = await call.exchange(errand.request, errand.begin, errand.held_s)
+            outcome = await call.exchange(errand.request, errand.begin)
             if call.usable:
                 timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._drop_idle, line, call)
                 line.idle.append((address, call, timer))

@@ -19,11 +19,13 @@ from peer.cache import PeerCache
 from peer.client import Offer, PeerAddress, PeerClient, PeerFetch
 from peer.core.admission import Admission
 from peer.core.failure import Failure, FailureKind
+from peer.core.news import State
 from peer.core.roster import KnownPeer, Offence, Roster, Sighted, Sighting
 from peer.core.voucher import PeerId
 from peer.discovery import Announcement, DiscoveryListener, Foreign
 from peer.errors import IdentityError
 from peer.exclusion import Effects, Exclusion
+from peer.following import Told
 from peer.identity import Identity
 from peer.ledger import Ban, Traffic
 from peer.meeting import DISTRUST, Meeting, MeetingListener
@@ -256,18 +258,23 @@ class PeerNetwork:
         self._heard_from(peer_id, answer)
         return answer
 
-    async def watch(
-        self, peer_id: PeerId, content_id: ContentId, after: int | None, wait_s: float
-    ) -> Offer | Failure | None:
-        """What a live peer has of a content, once that is another version than `after`; see `PeerClient.watch`.
+    async def follow(
+        self, peer_id: PeerId, content_ids: Sequence[ContentId], told: Told, wait_s: int
+    ) -> Failure | None:
+        """`told` hears what a live peer has of a content, and every change; see `PeerClient.follow`.
 
-        Asked anew, with the same `after`, when others are banned than before."""
+        Asked anew, and told from the beginning, when others are banned than before."""
         address = self._address(peer_id)
         if isinstance(address, Failure):
             return address
-        answer = await self._questions.answer(lambda: self._client.watch(address, content_id, after, wait_s))
-        self._heard_from(peer_id, answer)
-        return answer
+
+        def heard(state: State | None, content_id: ContentId) -> bool:
+            self._roster.spoke(peer_id, time.monotonic())
+            return told(state, content_id)
+
+        outcome = await self._questions.answer(lambda: self._client.follow(address, content_ids, heard, wait_s))
+        self._heard_from(peer_id, outcome)
+        return outcome
 
     async def fetch(
         self, peer_id: PeerId, content_id: ContentId, layout: ChunkLayout, item: ByteRange, sink: Sink

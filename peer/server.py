@@ -138,7 +138,7 @@ class PeerServer:
         return len(theirs)
 
     def changed(self, content_id: ContentId) -> None:
-        """What is held or claimed of this content changed: those who wait for that are answered."""
+        """What is held or claimed of this content changed: those who listen for that are told."""
         self._offers.changed(content_id)
 
     @property
@@ -151,9 +151,9 @@ class PeerServer:
         self._offers.serving = on
 
     @property
-    def held(self) -> int:
-        """Questions that wait for a change."""
-        return self._offers.waiting
+    def listening(self) -> int:
+        """Streams of news that go out."""
+        return self._offers.listening
 
     @property
     def connected(self) -> int:

@@ -18,10 +18,9 @@ from typing import assert_never
 from peer.channel import HANDSHAKE_TIMEOUT_S, Channel
 from peer.core import wire
 from peer.core.admission import ReadRate
-from peer.core.news import Pace
 from peer.core.voucher import PeerId
 from peer.house import Caller, House, NotAMember, Refused
-from peer.offers import Said
+from peer.telling import Telling
 from validation.content import ChunkIndex, ContentId
 from validation.ranges import ByteRange
 
@@ -74,14 +73,6 @@ class _Sending:
         return ByteRange(self.position, min(self.position + PIECE_BYTES, self.stop))
 
 
-@dataclass(slots=True, kw_only=True)
-class _Held:
-    """A question that is answered when there is something new, or when `timer` says so."""
-
-    request: wire.OfferRequest
-    timer: asyncio.TimerHandle
-
-
 class Connection:
     """A `ChannelUser`: one peer's connection, from the accept to its end."""
 
@@ -99,10 +90,8 @@ class Connection:
         self._filled = 0
         self._keep_alive = True
         self._sending: _Sending | None = None
-        self._held: _Held | None = None
-        self._listens_to: tuple[ContentId, frozenset[PeerId]] | None = None
-        self._pace = Pace()
-        """When this listener may be told of what is new in the content that it listens to."""
+        self._telling: Telling | None = None
+        """It listens for news, until it asks for something else."""
         self._deadline = 0.0
 
     def opened(self, address: str) -> bool:
@@ -142,6 +131,8 @@ class Connection:
         if self._sending is not None:
             self._sending.blocked = False
             self._go_on()
+        elif self._telling is not None:
+            self._telling.writable()
 
     def lost(self, error: Exception | None) -> None:
         if self._phase is _Phase.HANDSHAKE:
@@ -149,14 +140,14 @@ class Connection:
             self._refuse(reason_of(error))
         elif self._phase is _Phase.MEMBER:
             self._end_sending()
-            self._let_go()
+            self._tell_no_more()
             self._house.admission.closed(self.peer_id)
         self._leave(self)
 
     def look(self, now: float) -> None:
         """Called every second: close what is idle, drop who reads too slowly."""
         sending = self._sending
-        if self._phase is not _Phase.MEMBER or self.channel.is_closing() or self._held is not None:
+        if self._phase is not _Phase.MEMBER or self.channel.is_closing() or self._telling is not None:
             return
         if sending is None:
             if now > self._deadline:
@@ -168,7 +159,7 @@ class Connection:
     @property
     def _busy(self) -> bool:
         """The next request has to wait for the answer to this one."""
-        return self._sending is not None or self._held is not None
+        return self._sending is not None
 
     def _refuse(self, reason: str) -> None:
         self._phase = _Phase.REFUSED
@@ -199,11 +190,13 @@ class Connection:
 
     def _malformed(self, status: int) -> None:
         self._house.counters.malformed += 1
+        self._tell_no_more(orderly=True)
         self._keep_alive = status in _HARMLESS
         self._respond(wire.format_response(status, headers=_goodbye(self._keep_alive)))
 
     def _answer(self, head: wire.RequestHead) -> None:
         house = self._house
+        self._tell_no_more(orderly=True)
         house.counters.requests += 1
         self._keep_alive = head.keep_alive
         if house.is_banned(self.peer_id):
@@ -217,10 +210,12 @@ class Connection:
             case wire.BytesRequest():
                 self._answer_range(request)
             case wire.OfferRequest():
-                house.on_asked(self.peer_id, request.content_id)
-                if request.distrusts:
-                    house.on_denounced(self.peer_id, request.denounced)
+                self._note_question((request.content_id,), request.denounced)
                 self._answer_offer(request)
+            case wire.NewsRequest():
+                self._note_question(request.content_ids, request.denounced)
+                telling = Telling(house, self.channel, self.peer_id, request)
+                self._telling = telling if telling.begin() else None
             case wire.HelloRequest():
                 self._respond_document(house.hello, "application/json")
             case wire.CertificateRequest():
@@ -228,72 +223,29 @@ class Connection:
             case _:
                 assert_never(request)
 
-    # held questions
+    # offers
+
+    def _note_question(self, content_ids: tuple[ContentId, ...], denounced: tuple[PeerId, ...]) -> None:
+        for content_id in content_ids:
+            self._house.on_asked(self.peer_id, content_id)
+        if denounced:
+            self._house.on_denounced(self.peer_id, denounced)
 
     def _answer_offer(self, request: wire.OfferRequest) -> None:
-        """At once, or as soon as there is something new that may be said."""
-        house, now = self._house, asyncio.get_running_loop().time()
-        said = self._offer(request)
-        if not request.wait_s:
-            self._respond(said.response)
-            return
-        listens_to = request.content_id, request.distrusted
-        if listens_to != self._listens_to:
-            self._listens_to, self._pace = listens_to, Pace()
-            if said.version == request.after:
-                self._pace.told(said.state, len(said.response), now)
-        due = self._pace.due(said.state)
-        if due is None and said.version != request.after:
-            due = self._pace.again
-        until = now + request.wait_s
-        at = until if due is None else min(due, until)
-        if at <= now or not house.offers.wait(request.content_id, self):
-            self._say(said)
-        else:
-            timer = asyncio.get_running_loop().call_at(at, self._say_now)
-            self._held = _Held(request=request, timer=timer)
-
-    def offer_changed(self) -> None:
-        """A `Waiter`'s part."""
-        held, loop = self._held, asyncio.get_running_loop()
-        if held is None:
-            return
-        said = self._offer(held.request)
-        due = self._pace.due(said.state)
-        if due is None or due >= held.timer.when():
-            return
-        if due <= loop.time():
-            self._say_now()
-        else:
-            held.timer.cancel()
-            held.timer = loop.call_at(due, self._say_now)
-
-    def _say_now(self) -> None:
-        """The held question is answered with what there is, and the conversation goes on."""
-        held = self._let_go()
-        if held is None or self.channel.is_closing():
-            return
-        self._deadline = self._house.now() + (HEAD_TIMEOUT_S if self._filled else IDLE_TIMEOUT_S)
-        self._say(self._offer(held.request))
-        if not self._busy:
-            self.channel.resume_reading()
-            self._answer_all()
-
-    def _offer(self, request: wire.OfferRequest) -> Said:
         house = self._house
-        return house.offers.now(request.content_id, request.distrusted, avoided=house.is_avoided(self.peer_id))
+        avoided = house.is_avoided(self.peer_id)
+        state = house.offers.now(request.content_id, request.distrusted, avoided=avoided)
+        if state is None:
+            self._respond(_NOT_FOUND)
+            return
+        offer = wire.offer_of(state.layout, state.have, state.claimed, wants=state.wants)
+        document = wire.format_document(offer)
+        self._respond_document(document if len(document) <= wire.DOCUMENT_LIMIT else None, "application/json")
 
-    def _say(self, said: Said) -> None:
-        self._pace.told(said.state, len(said.response), asyncio.get_running_loop().time())
-        self._respond(said.response)
-
-    def _let_go(self) -> _Held | None:
-        """The question is held no more. What it was."""
-        held, self._held = self._held, None
-        if held is not None:
-            held.timer.cancel()
-            self._house.offers.leave(held.request.content_id, self)
-        return held
+    def _tell_no_more(self, *, orderly: bool = False) -> None:
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            telling.end(orderly=orderly)
 
     # ranges
 

@@ -163,7 +163,7 @@ def _in_turn(near: tuple[NearSource, ...], rng: random.Random) -> list[NearSourc
     """Nearest kind first; among peers who carries least for us, else by chance, so that uploads stay even."""
     if sum(kind_of(source.source) is SourceKind.PEER for source in near) < 2:
         return list(near)
-    drawn = [(kind_of(source.source).value, source.wants, source.in_flight, rng.random(), source) for source in near]
+    drawn = [(kind_of(each.source).value, each.wants, each.in_flight, rng.random(), each) for each in near]
     return [source for *_, source in sorted(drawn, key=lambda each: each[:4])]
 
 

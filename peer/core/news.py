@@ -1,4 +1,4 @@
-"""When what changed in an offer is said to one who holds a question: at once what changes what others have to do,
+"""When what changed in an offer is said to one who listens: at once what changes what others have to do,
 together with what else happens meanwhile the rest.
 
 Saying everything at once costs more than it brings: with an answer for each change, offers were half of what eight
@@ -92,11 +92,6 @@ class Pace:
             case unknown:
                 assert_never(unknown)
         return self._told_at + max(self._pause_s, pause_s)
-
-    @property
-    def again(self) -> float:
-        """When the same may be said once more, to one who asks as if it had not been said."""
-        return self._told_at + max(self._pause_s, PAUSE_S)
 
     def weigh(self, state: State | None) -> Weight:
         """How much it matters that this holds now, and not what was said. None: nothing is offered."""

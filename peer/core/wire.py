@@ -1,12 +1,14 @@
 """The peer protocol: what goes over the wire, as bytes and as values.
 
 HTTP/1.1 (RFC 9110, RFC 9112) in a strict subset, spoken inside mutual TLS 1.3: GET only, no request bodies, every
-response with Content-Length, no header twice, one range a request. curl with a client certificate can speak it.
+response with Content-Length (streams: chunked), no header twice, one range a request. curl with a client
+certificate can speak it.
 
     GET /nearfetch/1/hello                     200 Hello
     GET /nearfetch/1/content/{id}              200 Offer | 404
-    GET /nearfetch/1/content/{id}?after={v}    the same, held while its version is v, for Nearfetch-Wait seconds;
-                                               Nearfetch-Distrusts: whose word counts nothing to who asks
+    GET /nearfetch/1/news?of={id},...          200, a stream of what changes (newswire.py), silent for at most
+                                               Nearfetch-Wait seconds
+                                               Both: Nearfetch-Distrusts, whose word counts nothing to who asks
     GET /nearfetch/1/content/{id}/bytes        206 + Nearfetch-Vouchers | 400 | 404 | 416 | 503 + Retry-After
     GET /nearfetch/1/certificates/{peer id}    200 DER | 404
 
@@ -38,12 +40,12 @@ VOUCHERS_A_CHUNK = 3
 """So that 16 chunks' vouchers (226 bytes each) stay below the limit of a head."""
 VOUCHERS_A_REQUEST = CHUNKS_A_REQUEST * VOUCHERS_A_CHUNK
 MAX_RETRY_AFTER_S = 86_400.0
-MAX_VERSION = 10**16 - 1
-NOTHING = 0
-"""The version of what is not there (404), and of offers by agents that know no versions."""
 DISTRUSTS_A_REQUEST = 8
+CONTENTS_A_STREAM = 8
+"""Ids under which one content is asked for."""
 MAX_WAIT_S = 30
-"""Seconds a question may be held: shorter than what routers and firewalls take for a dead connection."""
+"""Seconds of silence in a stream: shorter than what routers and firewalls take for a dead connection."""
+USUAL_WAIT_S = 20
 
 _PREFIX = "/nearfetch/1/"
 _REASONS = {
@@ -66,7 +68,8 @@ _USUAL_REQUEST = re.compile(
 """Exactly what `format_request` makes for a range: read three times faster, to the same values."""
 
 _RESPONSE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b{0,128}\r\n" % _VALUE + _FIELDS)
-_CONTENT = re.compile(r"/nearfetch/1/content/([0-9a-f]{64})(/bytes|\?after=([0-9]{1,16}))?", re.ASCII)
+_CONTENT = re.compile(r"/nearfetch/1/content/([0-9a-f]{64})(/bytes)?", re.ASCII)
+_NEWS = re.compile(r"/nearfetch/1/news\?of=([0-9a-f]{64}(?:,[0-9a-f]{64}){0,7})", re.ASCII)
 _CERTIFICATE = re.compile(r"/nearfetch/1/certificates/([0-9a-f]{64})", re.ASCII)
 _RANGE = re.compile(r"bytes=([0-9]{1,16})-([0-9]{1,16})", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16})", re.ASCII)
@@ -79,7 +82,6 @@ NOBODY: frozenset[PeerId] = frozenset()
 T = TypeVar("T")
 Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=128)]
-Version = Annotated[int, msgspec.Meta(ge=NOTHING, le=MAX_VERSION)]
 
 
 class WireError(ValueError):
@@ -108,8 +110,6 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     claimed: bytes
     wants: bool = False
     """It is fetching this content itself now."""
-    version: Version = NOTHING
-    """Grows when anything else here changes. Starts anywhere; means nothing to another process."""
 
     @property
     def layout(self) -> ChunkLayout:
@@ -138,13 +138,9 @@ class Distrust(msgspec.Struct, frozen=True):
     lied: bool
 
 
-class OfferRequest(msgspec.Struct, frozen=True):
-    """Ask what you have of a content; with `wait_s`, only once that is another version than `after`."""
+class _Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """A question about content, and whom the asker does not believe."""
 
-    content_id: ContentId
-    after: int = NOTHING
-    wait_s: int = 0
-    """0: the answer is wanted at once."""
     distrusts: tuple[Distrust, ...] = ()
     """What is held on the word of these alone is of no use to who asks."""
 
@@ -157,6 +153,20 @@ class OfferRequest(msgspec.Struct, frozen=True):
     def denounced(self) -> tuple[PeerId, ...]:
         """Whom the asker found lying."""
         return tuple(item.peer_id for item in self.distrusts if item.lied)
+
+
+class OfferRequest(_Asking, frozen=True):
+    """Ask what you have of a content."""
+
+    content_id: ContentId
+
+
+class NewsRequest(_Asking, frozen=True):
+    """Ask to be told from now on what you have of a content: of the first of these ids under which you know it."""
+
+    content_ids: tuple[ContentId, ...]
+    wait_s: int = USUAL_WAIT_S
+    """Longest silence."""
 
 
 class BytesRequest(msgspec.Struct, frozen=True):
@@ -172,7 +182,7 @@ class CertificateRequest(msgspec.Struct, frozen=True):
     peer_id: PeerId
 
 
-Request = HelloRequest | OfferRequest | BytesRequest | CertificateRequest
+Request = HelloRequest | OfferRequest | NewsRequest | BytesRequest | CertificateRequest
 
 
 class RequestHead(msgspec.Struct, frozen=True):
@@ -192,11 +202,11 @@ class ContentRange(msgspec.Struct, frozen=True):
 
 
 class ResponseHead(msgspec.Struct, frozen=True):
-    """A response, parsed. `length` bytes of body follow."""
+    """A response, parsed. `length` bytes of body follow; None: a stream (chunked)."""
 
     status: int
     headers: dict[str, str]
-    length: int
+    length: int | None
     keep_alive: bool
     content_range: ContentRange | None
     retry_after_s: float | None
@@ -229,9 +239,11 @@ def parse_response_head(data: bytes) -> ResponseHead:
     if match is None:
         raise WireError("not a response head of this protocol")
     headers = _headers(match[2])
-    length = headers.get("content-length")
-    if length is None or "transfer-encoding" in headers or not _NUMBER.fullmatch(length):
-        raise WireError("a response has a Content-Length and no Transfer-Encoding")
+    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+    if (length is None) is (coding is None) or coding not in (None, "chunked"):
+        raise WireError("a response has a Content-Length, or is chunked")
+    if length is not None and not _NUMBER.fullmatch(length):
+        raise WireError("an impossible Content-Length")
     if headers.get("content-encoding", "identity") != "identity":
         raise WireError("peers do not compress")
     retry_after = headers.get("retry-after", "")
@@ -239,7 +251,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
     return ResponseHead(
         status=int(match[1]),
         headers=headers,
-        length=int(length),
+        length=None if length is None else int(length),
         keep_alive=_keep_alive(headers),
         content_range=None if ranged is None else parse_content_range(ranged),
         retry_after_s=min(float(retry_after), MAX_RETRY_AFTER_S) if _NUMBER.fullmatch(retry_after) else None,
@@ -272,7 +284,7 @@ def format_request(
     wait_s: int | None = None,
     distrusts: Sequence[Distrust] = (),
 ) -> bytes:
-    """A request head for `target` (from `hello_target` and its sisters); `wait_s` goes with a `watch_target`, the
+    """A request head for `target` (from `hello_target` and its sisters); `wait_s` goes with a `news_target`, the
     first eight `distrusts` with an `offer_target` too."""
     lines = [f"GET {target} HTTP/1.1", "Host: nearfetch"]
     if item is not None:
@@ -314,9 +326,9 @@ def offer_target(content_id: ContentId) -> str:
     return f"{_PREFIX}content/{content_id}"
 
 
-def watch_target(content_id: ContentId, after: int) -> str:
-    """Where an agent says what it has of a content, once that is another version than `after`."""
-    return f"{_PREFIX}content/{content_id}?after={after}"
+def news_target(content_ids: Sequence[ContentId]) -> str:
+    """Where an agent tells what changes of a content, known by the first of one to eight ids."""
+    return f"{_PREFIX}news?of={','.join(content_ids[:CONTENTS_A_STREAM])}"
 
 
 def bytes_target(content_id: ContentId) -> str:
@@ -329,13 +341,14 @@ def certificate_target(peer_id: PeerId) -> str:
     return f"{_PREFIX}certificates/{peer_id}"
 
 
-def offer_of(layout: ChunkLayout, have: Bitfield, claimed: Bitfield) -> Offer:
+def offer_of(layout: ChunkLayout, have: Bitfield, claimed: Bitfield, *, wants: bool = False) -> Offer:
     """The offer that says this."""
     return Offer(
         length=layout.length,
         chunk_bytes=layout.chunk_bytes,
         have=encode_bitfield(have, layout.count),
         claimed=encode_bitfield(claimed, layout.count),
+        wants=wants,
     )
 
 
@@ -354,7 +367,11 @@ def parse_hello(data: bytes) -> Hello:
 
 def parse_offer(data: bytes) -> Offer:
     """Read an Offer whose layout is possible and whose bitfields fit it. Raises WireError."""
-    offer = _parse(_decode_offer, data)
+    return check_offer(_parse(_decode_offer, data))
+
+
+def check_offer(offer: Offer) -> Offer:
+    """The same offer. Raises WireError when its layout is impossible, or its bitfields do not fit it."""
     try:
         _ = offer.have_chunks, offer.claimed_chunks
     except ValueError as error:
@@ -447,12 +464,10 @@ def _port(headers: dict[str, str]) -> int | None:
 
 
 def _wait_s(headers: dict[str, str]) -> int:
-    value = headers.get("nearfetch-wait")
-    if value is None:
-        return 0
+    value = headers.get("nearfetch-wait", str(USUAL_WAIT_S))
     seconds = int(value) if _NUMBER.fullmatch(value) else 0
     if not 1 <= seconds <= MAX_WAIT_S:
-        raise WireError(f"a question is held for 1 to {MAX_WAIT_S} seconds")
+        raise WireError(f"a stream is silent for 1 to {MAX_WAIT_S} seconds")
     return seconds
 
 
@@ -473,17 +488,21 @@ def _request(target: str, headers: dict[str, str]) -> Request:
         content_id = ContentId(match[1])
         if match[2] is None:
             return OfferRequest(content_id, distrusts=_distrusts(headers))
-        if match[3] is not None:
-            return OfferRequest(content_id, int(match[3]), _wait_s(headers), _distrusts(headers))
         if "range" not in headers:
             raise WireError("bytes are served by range only")
         return BytesRequest(content_id, parse_range(headers["range"]))
     if target == _PREFIX + "hello":
         return HelloRequest()
+    match = _NEWS.fullmatch(target)
+    if match is not None:
+        content_ids = tuple(map(ContentId, match[1].split(",")))
+        if len(set(content_ids)) < len(content_ids):
+            raise WireError("a content is named once")
+        return NewsRequest(content_ids, _wait_s(headers), distrusts=_distrusts(headers))
     match = _CERTIFICATE.fullmatch(target)
     if match is not None:
         return CertificateRequest(PeerId(match[1]))
-    known = target.startswith((_PREFIX + "content/", _PREFIX + "certificates/"))
+    known = target.startswith((_PREFIX + "content/", _PREFIX + "certificates/", _PREFIX + "news"))
     raise WireError("no such place", 400 if known else 404)
 
 
