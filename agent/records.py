@@ -63,6 +63,7 @@ class _FileDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     provenance: _Provenance | None = None
     seconds: float = 0.0
     fastest: float | None = None
+    rejections: int = 0
 
 
 _DECISIONS = {decision.value: decision for decision in Decision}
@@ -115,6 +116,7 @@ def encode_file(new: NewFile, snapshot: Snapshot, *, completed: bool, validation
             provenance=_stored_provenance(snapshot.provenance),
             seconds=snapshot.seconds,
             fastest=snapshot.fastest,
+            rejections=snapshot.rejections,
         )
     )
 
@@ -180,6 +182,7 @@ def decode_file(data: bytes) -> StoredFile:
         provenance=_provenance(document.provenance),
         seconds=document.seconds,
         fastest=document.fastest,
+        rejections=document.rejections,
     )
     return StoredFile(
         new=document.new, snapshot=snapshot, completed=document.completed, validation=document.validation

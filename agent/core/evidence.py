@@ -5,11 +5,14 @@ Judges bytes by vouchers, and vouchers by the origin's bytes. Never knows: reque
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.chunks import ChunkBook
+from agent.core.comparing import FEW, Comparing
+from agent.core.means import Means
 from agent.core.origin_share import OriginShare
 from agent.core.proof import Expected, allowed
 from agent.core.publishing import Publishing
@@ -20,7 +23,7 @@ from agent.core.spec import Tally, TransferSpec
 from peer.core.failure import Failure, FailureKind
 from peer.core.standing import Offence
 from peer.core.voucher import PeerId, Voucher, VoucherBook
-from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, chunks_in
+from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, bitfield, chunks_in
 from validation.digest import ChunkDigest
 
 
@@ -34,6 +37,18 @@ class Concerned:
     publishing: Publishing
     tally: Tally
     requests: Requests
+
+    @classmethod
+    def of(cls, means: Means, chunks: ChunkBook, sources: SourceBook, share: OriginShare) -> Concerned:
+        """With what a file is fetched with for its whole life."""
+        return cls(
+            chunks=chunks,
+            sources=sources,
+            share=share,
+            publishing=means.publishing,
+            tally=means.tally,
+            requests=means.requests,
+        )
 
 
 class Evidence:
@@ -59,12 +74,16 @@ class Evidence:
         self._expected: dict[ChunkIndex, Expected] = {}
         self._digests: dict[ChunkIndex, ChunkDigest] = {}
         self._tokens: dict[ChunkIndex, int] = {}
+        self.comparing: Comparing | None = None
+        """What was held was rejected, and it is being found out what of it is wrong."""
 
     @property
     def origin_only(self) -> Bitfield:
         """Chunks that must not come from near sources now. What is known of a damaged one still holds: while the
         origin gives nothing, those who were not caught may bring it."""
-        return self._contested if self._share.failure is not None else Bitfield(self._contested | self._corrupted)
+        compared = NO_CHUNKS if self.comparing is None else self.comparing.origin_only
+        damaged = self._corrupted if self._share.failure is None else NO_CHUNKS
+        return Bitfield(self._contested | damaged | compared)
 
     def remember(self, vouchers: tuple[Voucher, ...]) -> None:
         """What an earlier process had heard."""
@@ -72,17 +91,71 @@ class Evidence:
             self._vouchers.hear(voucher)
 
     def in_use(self) -> tuple[Voucher, ...]:
-        """The vouchers behind the chunks that came from near sources."""
+        """The vouchers behind the chunks that came from near sources, or that are to be compared with those."""
+        chunks = self._chunks.suspects
+        if self.comparing is not None:
+            chunks = Bitfield(chunks | self.comparing.suspects & ~self._chunks.proven)
         return tuple(
             voucher
-            for chunk in chunks_in(self._chunks.suspects)
-            if chunk in self._digests
-            for voucher in self._vouchers.vouchers(chunk, self._digests[chunk])
+            for chunk in chunks_in(chunks)
+            if (digest := self._digest_of(chunk)) is not None
+            for voucher in self._vouchers.vouchers(chunk, digest)
         )
 
     def expect_nothing(self) -> None:
         """What had been expected of chunks is of no interest: the origin supplies them."""
         self._expected.clear()
+
+    def _digest_of(self, chunk: ChunkIndex) -> ChunkDigest | None:
+        """Of what is, or was last, held; after a restart all that is known is what was said of it."""
+        claims = self._vouchers.digests(chunk)
+        return self._digests.get(chunk, claims[0] if len(claims) == 1 else None)
+
+    def _signers(self, chunk: ChunkIndex) -> tuple[PeerId, ...]:
+        digest = self._digest_of(chunk)
+        return () if digest is None else tuple(each.signer for each in self._vouchers.vouchers(chunk, digest))
+
+    # --- after a rejection -----------------------------------------------------------------------------------
+
+    def doubt(self, rng: random.Random | None) -> Bitfield:
+        """The copy was rejected. Returns what has to come again, from the origin. With `rng` the rest stays, and is
+        compared if that may say what of it is wrong."""
+        self.comparing = None
+        self._expected.clear()
+        suspects = self._chunks.suspects
+        signed = bitfield(chunk for chunk in chunks_in(suspects) if self._signers(chunk))
+        if rng is None or self._anchors or self._share.whole_only or signed.bit_count() <= FEW:
+            return suspects
+        self.comparing = Comparing({chunk: self._digest_of(chunk) for chunk in chunks_in(suspects)}, rng)
+        self.comparing.origin_only = Bitfield(suspects & ~signed)
+        return self.comparing.origin_only
+
+    def compare(self, near: bool, now: float) -> Bitfield:
+        """What is to be thrown away, and compared, next."""
+        if self.comparing is None:
+            return NO_CHUNKS
+        chunks = self._chunks
+        missing = Bitfield(chunks.layout.everything & ~chunks.proven)
+        offers = self._sources.offers(now) if near else ()
+        chosen = self.comparing.choose(chunks.suspects, missing, self._signers, offers)
+        for chunk in chunks_in(Bitfield(chosen & ~self.comparing.origin_only)):
+            for signer in self._signers(chunk):  # another's word is wanted
+                self._sources.shun(peer_source(signer), Bitfield(1 << chunk))
+        return chosen
+
+    def _compared(self, chunk: ChunkIndex, digest: ChunkDigest, word: tuple[PeerId, ...]) -> None:
+        """It is there again. If it is not what it was, what rests on the same word alone goes as well; of those who
+        are not liars for sure (a mirror may serve something else), it comes from the origin."""
+        comparing = self.comparing
+        if comparing is None or not comparing.proven(chunk, digest):
+            return
+        gone = []
+        for other in chunks_in(self._chunks.suspects):
+            signers = self._signers(other)
+            if other != chunk and signers and set(signers) <= set(word):
+                gone.append(other)
+        comparing.origin_only = Bitfield(comparing.origin_only | bitfield(gone))
+        self._tally.discarded += self._chunks.discard(gone)
 
     # --- deliveries ------------------------------------------------------------------------------------------
 
@@ -160,7 +233,14 @@ class Evidence:
         if vouched and not self._vouchers.vouchers(chunk, digest):  # its only signer was found lying meanwhile
             self._tally.discarded += chunks.discard((chunk,))
             return
+        self._proven(chunk, digest, expected, out)
+
+    def _proven(
+        self, chunk: ChunkIndex, digest: ChunkDigest, expected: Expected | None, out: list[cmd.Command]
+    ) -> None:
+        chunks = self._chunks
         chunks.prove(chunk)
+        word = () if self.comparing is None else self._signers(chunk)
         self._digests[chunk] = digest
         if expected is None and chunks.came_from_origin(chunk):
             if not chunks.inherited >> chunk & 1:
@@ -168,7 +248,10 @@ class Evidence:
                     self._ban(liar, Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
                 out += self._publishing.proven(chunks, chunk, digest, ())
         elif expected is not None and kind_of(expected.source) is SourceKind.PEER:
-            out += self._publishing.proven(chunks, chunk, digest, expected.vouchers_for(digest))
+            given = expected.vouchers_for(digest)
+            if self.comparing is None or not self.comparing.is_doubtful(chunk, len(given)):
+                out += self._publishing.proven(chunks, chunk, digest, given)
+        self._compared(chunk, digest, word)
 
     def accepted(self, out: list[cmd.Command]) -> None:
         """The whole file was accepted: what had to wait for that may now be offered.
@@ -219,7 +302,7 @@ class Evidence:
         baseless = self._blame(peer, offence, detail, out)
         if not self._anchors:
             suspects = self._chunks.suspects
-            gone = [at for at, digest in baseless if suspects >> at & 1 and self._digests.get(at) == digest]
+            gone = [at for at, digest in baseless if suspects >> at & 1 and self._digests.get(at, digest) == digest]
             self._tally.discarded += self._chunks.discard(gone)
 
     def _blame(

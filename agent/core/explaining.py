@@ -37,6 +37,8 @@ class Explaining:
         self._tried: dict[Reason, Bitfield] = {}
         """Chunks that a near source was asked for, and why it was in vain the last time."""
         self._failing: dict[SourceId, Reason] = {}
+        self.rejected = NO_CHUNKS
+        """Chunks that are fetched again because a copy was rejected."""
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -145,6 +147,7 @@ class Explaining:
 
     def _why(self, view: View) -> Masks:
         """What holds for which chunks; the first that does is the reason."""
+        yield Reason.COPY_REJECTED, Bitfield(view.origin_only & self.rejected)
         yield Reason.BAD_COPY, view.origin_only
         have = believed = NO_CHUNKS
         for source in view.near:

@@ -61,7 +61,9 @@ class Fetching:
         self._crowd = Crowd(self._tuning, self._sources, self._requests, means.own)
         self._share = OriginShare(self._tuning)
         self._why = Explaining(spec, means.publishing, alone=means.own is None)
-        self._evidence = None if self.chunks is None else self._new_evidence(self.chunks)
+        self._evidence: Evidence | None = None
+        if self.chunks is not None:
+            self._evidence = Evidence(spec, Concerned.of(means, self.chunks, self._sources, self._share))
         self._keeping = Keeping(spec, self._tuning, chunk_bytes or MIN_CHUNK_BYTES)
         self._stream_bytes = 0
         self._stream_ended = False
@@ -70,17 +72,6 @@ class Fetching:
         self._stale = True
         """Something happened since the last plan that may lead to another one."""
         self._look_again = 0.0
-
-    def _new_evidence(self, chunks: ChunkBook) -> Evidence:
-        concerned = Concerned(
-            chunks=chunks,
-            sources=self._sources,
-            share=self._share,
-            publishing=self._publishing,
-            tally=self._tally,
-            requests=self._requests,
-        )
-        return Evidence(self._spec, concerned)
 
     # --- what the transfer reads
 
@@ -224,14 +215,24 @@ class Fetching:
         for entry in self._requests:
             self._abort(entry, out)
 
-    def refetch(self, suspects: list[ChunkIndex], out: list[cmd.Command]) -> None:
-        """Throw the suspects away; only the origin may supply them again. Recorded before anything is written."""
-        assert self.chunks is not None
+    @property
+    def comparing(self) -> bool:
+        """What was held was rejected, and it is being found out what of it is wrong."""
+        return self._evidence is not None and self._evidence.comparing is not None
+
+    def refetch(self, near: NearUse, out: list[cmd.Command]) -> None:
+        """Throw the suspects away; only the origin may supply them again. Recorded before anything is written. What
+        may be compared with what near sources have, stays."""
         assert self._evidence is not None
-        self._tally.discarded += self.chunks.discard(suspects)
-        self._tally.best = self.held_bytes
-        self._evidence.expect_nothing()
+        compares = near is NearUse.PREFERRED and not self._crowd.alone
+        self._throw_away(self._evidence.doubt(self._rng if compares else None))
         self._record(cmd.Durability.POWER, self._now, out)
+
+    def _throw_away(self, chunks: Bitfield) -> None:
+        if chunks and self.chunks is not None:
+            self._tally.discarded += self.chunks.discard(chunks_in(chunks))
+            self._tally.best = self.held_bytes
+            self._why.rejected = Bitfield(self._why.rejected | chunks)
 
     def publish_accepted(self, out: list[cmd.Command]) -> None:
         """The whole file was accepted: what had to wait for that may now be offered."""
@@ -268,7 +269,11 @@ class Fetching:
         """Make the requests that are to be made now. Cheap when nothing happened but that bytes arrived."""
         self._now = now
         unchanged = not self._stale and now < self._look_again
-        if unchanged or self.complete or self.changed or self._requests.orphans:
+        if unchanged or self.changed or self._requests.orphans:
+            return
+        if self._evidence is not None:
+            self._throw_away(self._evidence.compare(near, now))
+        if self.complete:
             return
         self._stale = False
         if self.chunks is None:
@@ -281,10 +286,7 @@ class Fetching:
         flying = self._requests.chunks
         if self._sources.others_came or not self._stands_still(self.chunks, flying, now, near):
             self._plan(self.chunks, flying, now, near, out)
-        self._look_again = self._next_look()
-
-    def _next_look(self) -> float:
-        return min((self._sources.next_change(self._now), *self._crowd.doubts(self._now)))
+        self._look_again = min((self._sources.next_change(now), *self._crowd.doubts(now)))
 
     def _stands_still(self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool) -> bool:
         """A plan would be empty: the origin is engaged, and nobody near can be given anything."""
@@ -381,10 +383,9 @@ class Fetching:
             item = ByteRange(chunks.next_byte(assignment.first), item.stop)
         else:
             self._tally.discarded += chunks.discard(chunks_in(assignment.chunks))
-            if (
-                self._keeping.recorded & assignment.chunks
-            ):  # else a crash would take unproven bytes for those recorded
-                self._record(cmd.Durability.POWER, now, out)
+        gone = self._keeping.recorded & assignment.chunks
+        if gone & ~chunks.touched_by(chunks.held):  # else a crash would take unproven bytes for those recorded
+            self._record(cmd.Durability.POWER, now, out)
         self._open(assignment.source, item, assignment.chunks, now, out)
 
     def _open(

@@ -21,6 +21,7 @@ from agent.core.ranges_map import RangeMap
 from agent.core.spec import Restored, ServeUse, Snapshot, TransferSpec
 from agent.core.timing import Timing
 from peer.core.failure import Failure
+from validation.content import Bitfield
 from validation.ranges import ByteRange, RangeSet
 
 
@@ -169,6 +170,15 @@ class Holding:
         """Nobody may be given it any more."""
         self._publishing.name(self.names)
         return self._publishing.withdraw()
+
+    def take_back(self) -> list[cmd.Command]:
+        """Nobody may be given any more what did not come from the origin."""
+        self._publishing.name(self.names)
+        chunks = self.chunks
+        if chunks is None:
+            return self._publishing.withdraw()
+        sure = chunks.from_origin & ~chunks.inherited
+        return self._publishing.take_back(Bitfield(chunks.layout.everything & ~sure))
 
     def respecify(self, spec: TransferSpec, *, accepted: bool, out: list[cmd.Command]) -> None:
         """Other wishes. What is held stays: the next answer says whether another URL can continue it.

@@ -14,7 +14,7 @@ from agent.core.integrity import Integrity
 from agent.core.naming import Names
 from agent.core.spec import ServeUse, TransferSpec
 from peer.core.voucher import Voucher
-from validation.content import ChunkIndex, ContentId
+from validation.content import Bitfield, ChunkIndex, ContentId
 from validation.digest import ChunkDigest
 
 
@@ -30,6 +30,8 @@ class Publishing:
         """Something of it may be in the cache because of us."""
         self.former_ids: tuple[ContentId, ...] = ()
         """Other ids under which something may be there because of us."""
+        self._taken_back = False
+        """What peers brought is not offered until it is known to be right."""
         self._spec = spec
         self._serve = spec.serve
         self._waits = spec.integrity is Integrity.WHOLE or spec.serve is ServeUse.NEVER
@@ -37,7 +39,7 @@ class Publishing:
     @property
     def after_acceptance(self) -> bool:
         """Something is left to say once the whole file was accepted."""
-        return self._waits or self.content_ids != self.url_ids
+        return self._waits or self._taken_back or self.content_ids != self.url_ids
 
     @property
     def at_once(self) -> bool:
@@ -54,9 +56,20 @@ class Publishing:
     def withdraw(self) -> list[cmd.Command]:
         """Nobody may be given any of it any more, whoever put it into the cache."""
         self.published = False
-        ids = self.content_ids + tuple(each for each in self.former_ids if each not in self.content_ids)
+        ids = self._every_id
         self.former_ids = ()
         return [cmd.WithdrawContent(file=self._spec.file, content_ids=ids)] if ids else []
+
+    def take_back(self, chunks: Bitfield) -> list[cmd.Command]:
+        """Nobody may be given these any more; the others are what the origin serves, and stay."""
+        if not self.at_once:
+            return self.withdraw()
+        self._taken_back = True
+        return [cmd.WithdrawChunks(file=self._spec.file, content_ids=self._every_id, chunks=chunks)]
+
+    @property
+    def _every_id(self) -> tuple[ContentId, ...]:
+        return self.content_ids + tuple(each for each in self.former_ids if each not in self.content_ids)
 
     def use(self, serve: ServeUse, *, accepted: bool) -> list[cmd.Command]:
         """The job's word, which may be another than before. Once it was "never", all waits for the acceptance."""

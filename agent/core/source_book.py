@@ -330,6 +330,14 @@ class SourceBook:
         entry = self._entries.get(source)
         return entry is not None and now >= entry.cool_until
 
+    def offers(self, now: float) -> list[tuple[PeerId, Bitfield]]:
+        """What each peer that may be asked has."""
+        return [
+            (entry.peer, Bitfield(entry.have & ~entry.shunned))
+            for _, source in self._in_order
+            if (entry := self._entries[source]).peer is not None and now >= entry.cool_until
+        ]
+
     def in_sight(self, now: float) -> Bitfield:
         """Chunks that some source which is not cooling off has."""
         seen = NO_CHUNKS

@@ -122,6 +122,8 @@ class Snapshot:
     from_origin: Bitfield = NO_CHUNKS
     near: NearUse = NearUse.PREFERRED
     """NEVER once a copy with bytes of near sources was rejected."""
+    rejections: int = 0
+    """How often a copy with bytes of near sources was rejected."""
     finished: bool = False
     decision: Decision | None = None
     vouchers: tuple[Voucher, ...] = ()

@@ -25,6 +25,7 @@ from agent.core.integrity import Integrity
 from agent.core.means import Means
 from agent.core.phases import Phase as Phase
 from agent.core.publishing import Publishing
+from agent.core.rejections import Rejections
 from agent.core.requests import Requests
 from agent.core.saying import NOTHING, Saying
 from agent.core.spec import Decision, NearUse, Restored, ServeUse, Snapshot, Tally, TransferSpec
@@ -32,7 +33,7 @@ from agent.core.troubles import Troubles
 from agent.core.tuning import Tuning
 from peer.core.failure import LOCAL, Failure, FailureKind
 from peer.core.voucher import PeerId
-from validation.content import Bitfield, ChunkLayout, ContentId, chunks_in
+from validation.content import Bitfield, ChunkLayout, ContentId
 from validation.ranges import ByteRange
 
 Verdict = ev.ContentAccepted | ev.ContentRejected | ev.ContentUndecided | ev.ValidatorFailed
@@ -90,7 +91,7 @@ class FileTransfer:
         self._saying = Saying(spec.file)
         self._troubles = Troubles(spec, tuning, rng)
         self._held = Holding(spec, self._means, restored)
-        self._near_refused = before.near is NearUse.NEVER
+        self._rejections = Rejections(spec.file, before)
         self._probe = 0
         self._attempt = 0
         self._gather_until: float | None = None
@@ -101,7 +102,7 @@ class FileTransfer:
     @property
     def near(self) -> NearUse:
         """Whether near sources may supply this file: the job's word, and no copy of theirs was rejected."""
-        return NearUse.NEVER if self._near_refused else self.spec.near
+        return NearUse.NEVER if self._rejections.near_refused else self.spec.near
 
     @property
     def facts(self) -> OriginFacts | None:
@@ -167,7 +168,8 @@ class FileTransfer:
         """What the next process needs besides the held ranges."""
         return replace(
             self._held.snapshot(),
-            near=NearUse.NEVER if self._near_refused else NearUse.PREFERRED,
+            near=NearUse.NEVER if self._rejections.near_refused else NearUse.PREFERRED,
+            rejections=self._rejections.count,
             finished=self.phase is Phase.DONE,
             decision=self.decision,
             from_origin_bytes=self.tally.from_origin,
@@ -287,12 +289,13 @@ class FileTransfer:
             return
         if (why := held.why_worthless(event, found)) is not None:
             self._forget(why, out)
-            self._near_refused = self._near_refused and not held.moves(event)
+            self._rejections.near_refused = self._rejections.near_refused and not held.moves(event)
         fetching = held.take(event, found)
         out.append(cmd.Connected(file=file))
         out.append(cmd.PrepareFile(file=file, length=held.length))
         fetching.begin(facts, may_join(self.spec, facts), now, out)
-        if self._usable_near() and held.names.content_ids and not fetching.complete:
+        asks = not fetching.complete or fetching.comparing
+        if asks and self._usable_near() and held.names.content_ids:
             self.phase = Phase.GATHERING
             self._gather_until = now + self._means.tuning.gather_s
             layout = ChunkLayout.for_length(held.length or 0)
@@ -436,15 +439,13 @@ class FileTransfer:
     def _reject(self, reason: str, out: list[cmd.Command]) -> None:
         """BITS 3.2: invalid bytes of peers are fetched again from the origin; those of the origin are an error."""
         fetching = self._held.revive()
-        out += self._held.withdraw()
-        self._near_refused = True
-        suspects = [] if self.chunks is None else list(chunks_in(self.chunks.suspects))
-        if fetching is not None and suspects:
-            fetching.refetch(suspects, out)
+        if fetching is not None and self.chunks is not None and self.chunks.suspects:
+            near = NearUse.PREFERRED if self._usable_near() else NearUse.NEVER
+            out += self._rejections.refetch(self._held, fetching, near, reason)
             self.phase = Phase.IDLE
-            out.append(cmd.LogLine(file=self.spec.file, text=f"rejected, fetching again from the origin: {reason}"))
-            out.append(cmd.Refetching(file=self.spec.file, reason=reason))
             return
+        out += self._held.withdraw()
+        self._rejections.near_refused = True
         self._forget(f"rejected: {reason}", out)
         self.tally.best = 0
         self.phase = Phase.FAILED

@@ -1,11 +1,10 @@
 """Links and what flows over them: each link shares what it carries fairly among its flows.
 
 A flow goes over the sender's way up, the receiver's way down, and the uplinks of their sites when these differ; its
-rate is the smallest share that one of them has for it. In a small swarm the shares are the max-min fair ones, found
-link by link: each gives what flows that are held up elsewhere leave, until nothing changes (Charny, Clark and Jain
-1995, "Congestion control with explicit rate indication"). In a big one (`EXACT_HOSTS`) a link gives each flow the
-same share, which costs a fraction, leaves idle what flows that are held up elsewhere do not use, and so errs on the
-slow side. Shares that change by less than a tolerance stay as they are. Nothing is lost, and nothing queues.
+rate is the smallest share that one of them has for it. The shares are the max-min fair ones, found link by link: each
+gives what flows that are held up elsewhere leave, until nothing changes (Charny, Clark and Jain 1995, "Congestion
+control with explicit rate indication"). Shares that change by less than a tolerance stay as they are. Nothing is
+lost, and nothing queues. Big swarms have a coarser model (`even.py`).
 
 Never knows: agents, chunks' content, why something is fetched.
 """
@@ -17,13 +16,12 @@ from peer.core.failure import FailureKind
 
 EXACT_HOSTS = 128
 """Up to so many hosts, shares are max-min fair."""
-TOLERANCES = (0.005, 0.05)
-"""Of a share, that is not worth a new rate: in small swarms, in big ones."""
+TOLERANCE = 0.005
+"""Of a share, that is not worth a new rate."""
 ROUNDS = 12
 """In which shares are passed on within one tick, at most; the rest follows in the next."""
-PIECES_S = (0.25, 0.5)
-"""A flow says what has arrived at least this often, in small swarms and in big ones: agents that hear nothing for
-0.75 s do not count on a peer."""
+PIECE_S = 0.25
+"""A flow says what has arrived at least this often: agents that hear nothing for 0.75 s do not count on a peer."""
 _NOTHING = 1e-6
 """Bytes, by which nobody differs."""
 
@@ -31,7 +29,7 @@ _NOTHING = 1e-6
 class Link:
     """One way of an interface, or a site's uplink."""
 
-    __slots__ = ("bytes_per_s", "flows", "in_doubt", "share")
+    __slots__ = ("at", "bytes_per_s", "flows", "given", "in_doubt", "share")
 
     def __init__(self, bytes_per_s: float) -> None:
         self.bytes_per_s = bytes_per_s
@@ -40,12 +38,15 @@ class Link:
         """What each flow may use."""
         self.in_doubt = False
         """Its share is to be looked at again."""
+        self.given = 0.0
+        """What one flow that was always there could have brought over it until the time `at` (`even.py`)."""
+        self.at = 0.0
 
 
 class Flow:
     """Bytes `start` to `stop` on their way over some links."""
 
-    __slots__ = ("armed", "at", "links", "mark", "on", "place", "rate", "stop", "told_at")
+    __slots__ = ("armed", "at", "given", "links", "mark", "on", "place", "rate", "stop", "told_at")
 
     def __init__(self, links: tuple[Link, ...], start: int, stop: int) -> None:
         self.links = links
@@ -58,6 +59,8 @@ class Flow:
         self.rate = 0.0
         self.told_at = 0.0
         """When something was said last."""
+        self.given: list[float] = []
+        """Of its links, at the time `at` (`even.py`)."""
         self.armed = 0
         """The tick in which it is looked at; 0: never."""
         self.on = False
@@ -75,12 +78,8 @@ class Flow:
 class Network:
     """All flows. `settle` once a tick."""
 
-    def __init__(self, clock: Clock, hosts: int) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._exact = hosts <= EXACT_HOSTS
-        self._tolerance = TOLERANCES[0 if self._exact else 1]
-        self._rounds = ROUNDS if self._exact else 1
-        self._piece_s = PIECES_S[0 if self._exact else 1]
         self._in_doubt: list[Link] = []
 
     def start(self, flow: Flow) -> None:
@@ -108,7 +107,7 @@ class Network:
 
     def settle(self) -> None:
         """What changed in this tick has an effect on shares and rates."""
-        for _ in range(self._rounds):
+        for _ in range(ROUNDS):
             if not self._in_doubt:
                 return
             links, self._in_doubt = self._in_doubt, []
@@ -127,16 +126,15 @@ class Network:
         if not link.flows:
             link.share = link.bytes_per_s
             return
-        share = _left_over(link) if self._exact else link.bytes_per_s / len(link.flows)
-        if abs(share - link.share) <= self._tolerance * link.share:
+        share = _left_over(link)
+        if abs(share - link.share) <= TOLERANCE * link.share:
             return
         link.share = share
         for flow in link.flows:
             self._set_rate(flow)
-            if self._exact:
-                for other in flow.links:
-                    if other is not link:
-                        self._doubt(other)
+            for other in flow.links:
+                if other is not link:
+                    self._doubt(other)
 
     def _set_rate(self, flow: Flow) -> None:
         rate = min([link.share for link in flow.links])
@@ -154,7 +152,7 @@ class Network:
 
     def _arm(self, flow: Flow) -> None:
         """Look at it when its mark is reached, or it was silent for long. Too early does no harm."""
-        due = flow.told_at + self._piece_s
+        due = flow.told_at + PIECE_S
         if flow.rate > 0.0:
             due = min(due, flow.at + (flow.mark - flow.place) / flow.rate)
         tick = self._clock.tick_of(due)
@@ -170,7 +168,7 @@ class Network:
         now = self._clock.now
         if flow.place >= flow.mark - 0.5:
             flow.place = max(flow.place, float(flow.mark))
-        elif now < flow.told_at + self._piece_s - _NOTHING:
+        elif now < flow.told_at + PIECE_S - _NOTHING:
             self._arm(flow)
             return
         flow.told_at = now

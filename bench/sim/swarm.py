@@ -19,6 +19,7 @@ from agent.core.tuning import Tuning
 from bench.bounds import bound_of, goodput, unit_of
 from bench.scenarios import FullDisk, Kill, Late, Lie, OriginDies, Scenario, Slow
 from bench.sim.clock import Clock
+from bench.sim.even import EvenNetwork
 from bench.sim.host import Host
 from bench.sim.network import EXACT_HOSTS, Link, Network
 from bench.sim.transfer import Transfer
@@ -102,7 +103,7 @@ class Swarm:
         self.turn_s = _turn_s(scenario.agents)
         """What happens to an agent within this time is heard together."""
         self.clock = Clock(BIG_TICK_S if big else TICK_S)
-        self.network = Network(self.clock, scenario.agents)
+        self.network = EvenNetwork(self.clock) if big else Network(self.clock)
         self.origin = Link(goodput(scenario.origin.up))
         self.origin_sent = 0.0
         self.origin_is_down = False

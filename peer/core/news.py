@@ -18,7 +18,7 @@ from validation.content import NO_CHUNKS, Bitfield, ChunkLayout
 LEAST_S = 0.05
 """Between any two answers: what happens together goes out together."""
 
-PAUSE_S = 0.4
+PAUSE_S = 0.2
 """Before news that can wait. In simulation, eight and sixteen cold agents took 1.10 and 1.14 of the bound with
 0.1 s, 1.12 and 1.14 with 0.4 s and two thirds of the answers, 1.13 and 1.15 with 0.6 s; with pauses that grow with
 time up to 1 s they took claims for broken and asked the origin for more."""

@@ -398,6 +398,9 @@ class Swarm:
             case cmd.WithdrawContent():
                 agent.have, agent.shrank = NO_CHUNKS, True
                 self._news(agent)
+            case cmd.WithdrawChunks(chunks=chunks):
+                agent.have, agent.shrank = Bitfield(agent.have & ~chunks), True
+                self._news(agent)
             case cmd.Finished():
                 self.wrong += len(agent.noise)
                 agent.finished_at = self.now

@@ -1,0 +1,159 @@
+"""A copy was rejected, and who lied is not known: which of its chunks are fetched once more, in which order.
+
+What came from others is suspect, and rests on the word of whoever vouched for it. A few at a time, suspects are
+fetched again and compared with what was held: from the origin some of each signer's in turn, so that who altered a
+tenth is found after about ten of its own; from peers what they have on another's word, which costs the origin
+nothing. Two words that differ are a contradiction, which the origin decides. Once something differs, no more is
+fetched again than what rests on the liar's word; then the validator has to say whether that was all. What was
+compared with the origin is the origin's from then on, so that everything is, in the end, if nothing ever differs.
+
+Chooses only. Never knows: requests, digests' making, validators, time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from peer.core.voucher import PeerId
+from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, bitfield, chunks_in
+from validation.digest import ChunkDigest
+
+FEW = 4
+"""Suspects that are all fetched again: finding out whose fault it is would cost as much."""
+
+AT_A_TIME = 2
+"""Chunks asked of the origin at first: the second is under way while the digest of the first is made."""
+
+GROWTH = 4
+"""Later, this part of what was compared before: when much was right, the liar is rare, or there is none."""
+
+NEAR_AT_A_TIME = 16
+"""Chunks that are compared with peers' at a time."""
+
+Signers = Callable[[ChunkIndex], tuple[PeerId, ...]]
+"""Who vouches for what is held of a chunk."""
+
+
+class Comparing:
+    """What was held of one copy when that was rejected, and what was found out since."""
+
+    def __init__(self, rejected: Mapping[ChunkIndex, ChunkDigest | None], rng: random.Random) -> None:
+        """`rejected`: the digest of each suspect; None: nobody knows it."""
+        self.different = False
+        """Something is not what it was when the copy was rejected: the next verdict may be another one."""
+        self.origin_only = NO_CHUNKS
+        """Chunks that the origin has to supply."""
+        self._rejected = dict(rejected)
+        self._rng = rng
+        self._of_near = NO_CHUNKS
+        """Chunks that were compared with a peer's, or are being."""
+        self._first: Bitfield | None = None
+        """Those with which it began: the origin is asked afterwards. None: it has not begun."""
+        self._sampled: Counter[PeerId] = Counter()
+        """Chunks of each signer that the origin was asked for."""
+
+    @property
+    def suspects(self) -> Bitfield:
+        """What was suspect when the copy was rejected."""
+        return bitfield(self._rejected)
+
+    def before(self, chunk: ChunkIndex) -> ChunkDigest | None:
+        """The digest of what was rejected, if it is known."""
+        return self._rejected.get(chunk)
+
+    def is_doubtful(self, chunk: ChunkIndex, signers: int) -> bool:
+        """So many vouch for what a peer has sent to be compared, and that is not enough to pass it on."""
+        return signers < 2 and bool(self._of_near >> chunk & 1) and not self.different
+
+    def proven(self, chunk: ChunkIndex, digest: ChunkDigest) -> bool:
+        """A chunk is there again. True: it is another than what was rejected."""
+        if chunk not in self._rejected or self._rejected[chunk] == digest:
+            return False
+        self.different = True
+        return True
+
+    def choose(
+        self, suspects: Bitfield, missing: Bitfield, signers: Signers, offers: Iterable[tuple[PeerId, Bitfield]]
+    ) -> Bitfield:
+        """What to fetch again now. `suspects` are there and not the origin's, `missing` are not there; `offers` is
+        what peers have."""
+        if self.different:
+            return NO_CHUNKS
+        by_word = {chunk: signers(chunk) for chunk in chunks_in(suspects)}
+        near = self._next_of_near(by_word, missing, tuple(offers))
+        if self._first is None:
+            self._first = near
+        if self._first & missing or self.origin_only & missing:
+            return near
+        left = {chunk: word for chunk, word in by_word.items() if not near >> chunk & 1}
+        far = self._next_of_origin(left)
+        self.origin_only = Bitfield(self.origin_only | far)
+        return Bitfield(near | far)
+
+    # --- of the origin ---------------------------------------------------------------------------------------
+
+    def _next_of_origin(self, by_word: Mapping[ChunkIndex, tuple[PeerId, ...]]) -> Bitfield:
+        """Some of each signer's, who had fewest compared first; last what several vouch for."""
+        asked = self._sampled.total()
+        if 2 * asked >= len(self._rejected):
+            return bitfield(by_word)
+        wanted = max(AT_A_TIME, asked // GROWTH)
+        alone: dict[PeerId, list[ChunkIndex]] = {}
+        for chunk, word in by_word.items():
+            if len(word) == 1:
+                alone.setdefault(word[0], []).append(chunk)
+        chosen: list[ChunkIndex] = []
+        while alone and len(chosen) < wanted:
+            fewest = min(self._sampled[signer] for signer in alone)
+            signer = self._rng.choice([each for each in alone if self._sampled[each] == fewest])
+            chunks = alone[signer]
+            chosen.append(chunks.pop(self._rng.randrange(len(chunks))))
+            self._sampled[signer] += 1
+            if not chunks:
+                del alone[signer]
+        if chosen:
+            return bitfield(chosen)
+        chosen = list(by_word)[:wanted]
+        self._sampled.update(word[0] for word in (by_word[chunk] for chunk in chosen) if word)
+        return bitfield(chosen)
+
+    # --- of peers --------------------------------------------------------------------------------------------
+
+    def _next_of_near(
+        self,
+        by_word: Mapping[ChunkIndex, tuple[PeerId, ...]],
+        missing: Bitfield,
+        offers: tuple[tuple[PeerId, Bitfield], ...],
+    ) -> Bitfield:
+        """What rests on one word and somebody else has. First what few have: they may have it from the origin."""
+        room = NEAR_AT_A_TIME - (self._of_near & missing).bit_count()
+        if 2 * room < NEAR_AT_A_TIME:
+            return NO_CHUNKS
+        rare, common = self._elsewhere(by_word, offers)
+        chosen = NO_CHUNKS
+        for field in (rare, common):
+            chunks = list(chunks_in(field))
+            for chunk in self._rng.sample(chunks, min(room - chosen.bit_count(), len(chunks))):
+                chosen = Bitfield(chosen | 1 << chunk)
+        self._of_near = Bitfield(self._of_near | chosen)
+        return chosen
+
+    def _elsewhere(
+        self, by_word: Mapping[ChunkIndex, tuple[PeerId, ...]], offers: tuple[tuple[PeerId, Bitfield], ...]
+    ) -> tuple[Bitfield, Bitfield]:
+        """What one other than its signer has, and what more have."""
+        alone: dict[PeerId, Bitfield] = {}
+        for chunk, word in by_word.items():
+            if len(word) == 1 and not self._of_near >> chunk & 1:
+                alone[word[0]] = Bitfield(alone.get(word[0], NO_CHUNKS) | 1 << chunk)
+        rare = common = NO_CHUNKS
+        for signer, chunks in alone.items():
+            once = twice = NO_CHUNKS
+            for peer, have in offers:
+                if peer != signer:
+                    once, twice = Bitfield(once | have), Bitfield(twice | once & have)
+            rare = Bitfield(rare | chunks & once & ~twice)
+            common = Bitfield(common | chunks & twice)
+        return rare, common
