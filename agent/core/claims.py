@@ -57,13 +57,20 @@ class Claims:
         promise = self._promises.get(source)
         if promise is None:
             promise = self._promises[source] = Promise(NO_CHUNKS, now)
+        self.renew(promise, have, claimed, now)
+        return promise
+
+    def renew(self, promise: Promise, have: Bitfield, claimed: Bitfield, now: float) -> None:
+        """The same, of one that has offered before."""
+        if not (promise.owing or claimed):
+            promise.mark = now
+            return
         kept = (promise.owing & have).bit_count()
         if kept:
             self.took((now - promise.mark) / kept)
         if kept or not promise.owing:
             promise.mark = now
         promise.owing = Bitfield((promise.owing | claimed) & ~have)
-        return promise
 
     def find(self, source: SourceId) -> Promise | None:
         """The promise of a peer; None: it never offered anything."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from peer.core.voucher import PeerId
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, bitfield, chunks_in
@@ -29,11 +30,31 @@ AT_A_TIME = 2
 GROWTH = 4
 """Later, this part of what was compared before: when much was right, the liar is rare, or there is none."""
 
-NEAR_AT_A_TIME = 16
+NEAR_AT_A_TIME = 8
 """Chunks that are compared with peers' at a time."""
+
+PASSED_ON_AT_A_TIME = 2
+"""... when all that is to be had is what peers pass on."""
+
+Offer = tuple[PeerId, Bitfield, bool]
+"""A peer, what it has, and whether it fetches the content too."""
 
 Signers = Callable[[ChunkIndex], tuple[PeerId, ...]]
 """Who vouches for what is held of a chunk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What there is to compare now."""
+
+    suspects: Bitfield
+    """Chunks that are there, and not the origin's."""
+    missing: Bitfield
+    """Chunks that are not there."""
+    awaited: Bitfield
+    """Those of them that only the origin may supply."""
+    offers: tuple[Offer, ...]
+    """What peers have."""
 
 
 class Comparing:
@@ -74,18 +95,15 @@ class Comparing:
         self.different = True
         return True
 
-    def choose(
-        self, suspects: Bitfield, missing: Bitfield, signers: Signers, offers: Iterable[tuple[PeerId, Bitfield]]
-    ) -> Bitfield:
-        """What to fetch again now. `suspects` are there and not the origin's, `missing` are not there; `offers` is
-        what peers have."""
+    def choose(self, sight: Sight, signers: Signers) -> Bitfield:
+        """What to fetch again now. Of the origin only when nothing of it is awaited."""
         if self.different:
             return NO_CHUNKS
-        by_word = {chunk: signers(chunk) for chunk in chunks_in(suspects)}
-        near = self._next_of_near(by_word, missing, tuple(offers))
+        by_word = {chunk: signers(chunk) for chunk in chunks_in(sight.suspects)}
+        near = self._next_of_near(by_word, sight)
         if self._first is None:
             self._first = near
-        if self._first & missing or self.origin_only & missing:
+        if self._first & sight.missing or sight.awaited:
             return near
         left = {chunk: word for chunk, word in by_word.items() if not near >> chunk & 1}
         far = self._next_of_origin(left)
@@ -121,39 +139,31 @@ class Comparing:
 
     # --- of peers --------------------------------------------------------------------------------------------
 
-    def _next_of_near(
-        self,
-        by_word: Mapping[ChunkIndex, tuple[PeerId, ...]],
-        missing: Bitfield,
-        offers: tuple[tuple[PeerId, Bitfield], ...],
-    ) -> Bitfield:
-        """What rests on one word and somebody else has. First what few have: they may have it from the origin."""
-        room = NEAR_AT_A_TIME - (self._of_near & missing).bit_count()
-        if 2 * room < NEAR_AT_A_TIME:
-            return NO_CHUNKS
-        rare, common = self._elsewhere(by_word, offers)
+    def _next_of_near(self, by_word: Mapping[ChunkIndex, tuple[PeerId, ...]], sight: Sight) -> Bitfield:
+        """What rests on one word and somebody else has. Who fetches the content too is likely to compare as well:
+        it took back what others gave it, and offers what it has from the origin. The others pass on all sorts."""
+        fresh, passed_on = self._elsewhere(by_word, sight.offers)
         chosen = NO_CHUNKS
-        for field in (rare, common):
-            chunks = list(chunks_in(field))
-            for chunk in self._rng.sample(chunks, min(room - chosen.bit_count(), len(chunks))):
-                chosen = Bitfield(chosen | 1 << chunk)
+        for field, most in ((fresh, NEAR_AT_A_TIME), (passed_on, PASSED_ON_AT_A_TIME)):
+            chunks = list(chunks_in(Bitfield(field & ~chosen)))
+            room = most - (self._of_near & sight.missing | chosen).bit_count()
+            chosen = Bitfield(chosen | bitfield(self._rng.sample(chunks, max(0, min(room, len(chunks))))))
         self._of_near = Bitfield(self._of_near | chosen)
         return chosen
 
     def _elsewhere(
-        self, by_word: Mapping[ChunkIndex, tuple[PeerId, ...]], offers: tuple[tuple[PeerId, Bitfield], ...]
+        self, by_word: Mapping[ChunkIndex, tuple[PeerId, ...]], offers: tuple[Offer, ...]
     ) -> tuple[Bitfield, Bitfield]:
-        """What one other than its signer has, and what more have."""
+        """What others than its signer have, who fetch it too, and who do not."""
         alone: dict[PeerId, Bitfield] = {}
         for chunk, word in by_word.items():
             if len(word) == 1 and not self._of_near >> chunk & 1:
                 alone[word[0]] = Bitfield(alone.get(word[0], NO_CHUNKS) | 1 << chunk)
-        rare = common = NO_CHUNKS
+        fresh = passed_on = NO_CHUNKS
         for signer, chunks in alone.items():
-            once = twice = NO_CHUNKS
-            for peer, have in offers:
-                if peer != signer:
-                    once, twice = Bitfield(once | have), Bitfield(twice | once & have)
-            rare = Bitfield(rare | chunks & once & ~twice)
-            common = Bitfield(common | chunks & twice)
-        return rare, common
+            for peer, have, wants in offers:
+                if peer != signer and wants:
+                    fresh = Bitfield(fresh | chunks & have)
+                elif peer != signer:
+                    passed_on = Bitfield(passed_on | chunks & have)
+        return fresh, passed_on

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.chunks import ChunkBook
-from agent.core.comparing import FEW, Comparing
+from agent.core.comparing import FEW, Comparing, Sight
 from agent.core.means import Means
 from agent.core.origin_share import OriginShare
 from agent.core.proof import Expected, allowed
@@ -136,8 +136,13 @@ class Evidence:
             return NO_CHUNKS
         chunks = self._chunks
         missing = Bitfield(chunks.layout.everything & ~chunks.proven)
-        offers = self._sources.offers(now) if near else ()
-        chosen = self.comparing.choose(chunks.suspects, missing, self._signers, offers)
+        sight = Sight(
+            suspects=chunks.suspects,
+            missing=missing,
+            awaited=Bitfield(missing & self.origin_only),
+            offers=tuple(self._sources.offers(now)) if near else (),
+        )
+        chosen = self.comparing.choose(sight, self._signers)
         for chunk in chunks_in(Bitfield(chosen & ~self.comparing.origin_only)):
             for signer in self._signers(chunk):  # another's word is wanted
                 self._sources.shun(peer_source(signer), Bitfield(1 << chunk))

@@ -8,11 +8,12 @@ Never knows: jobs, HTTP, TLS, hosts' names, payload, or whether it runs in a sim
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from agent.core.ownership import Ownership
-from agent.core.sources import ORIGIN, NearSource, SourceId, SourceKind, kind_of
+from agent.core.sources import ORIGIN, NearSource, SourceId, SourceKind, kind_of, nearness, peer_of
 from agent.core.tuning import Tuning
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout, chunks_in
 
@@ -96,11 +97,13 @@ def astray(view: View, current: ChunkIndex) -> bool:
 
 def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
     wanted = Bitfield(view.missing & ~view.origin_only)
-    slots = {source.source: source.free_slots for source in view.near}
-    left, made = view.near_slots, []
-    rarity = _rarity(view.near, wanted)
-    in_turn = _in_turn(view.near, rng)
-    shared = _spread(view)
+    left, made = view.near_slots, list[Assignment]()
+    in_turn = _in_turn(view.near, wanted, rng)
+    if left <= 0 or not in_turn:
+        return made
+    slots = {source.source: source.free_slots for source in in_turn}
+    counts = _counts(view.near, wanted) if view.cursor is None else []
+    shared = None if all(source.wants for source in in_turn) else _spread(view)
     progress = True
     while progress and left > 0 and wanted:
         progress = False
@@ -111,7 +114,7 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
             if left <= 0 or slots[source.source] <= 0 or not candidates:
                 continue
             in_order = view.cursor is not None
-            first = _first_from(candidates, view.cursor) if in_order else _pick(candidates, source, rarity, rng)
+            first = _first_from(candidates, view.cursor) if in_order else _pick(candidates, source, counts, rng)
             last = _run(candidates, first, _longest(view, source, tuning))
             assignment = Assignment(source=source.source, first=first, last=last)
             made.append(assignment)
@@ -142,8 +145,8 @@ def _spread(view: View) -> _Shared | None:
             field = Bitfield(field | source.claimed | (NO_CHUNKS if source.cooling else source.have))
     givers = tuple(source for source in view.near if not source.wants and not source.cooling)
     enough = (len(view.owners.others) + 2) // 2
-    plenty = _rarity(givers, view.missing)[enough - 1 : enough]
-    return _Shared(spreading=field, plenty=plenty[0] if plenty else NO_CHUNKS)
+    plenty = NO_CHUNKS if len(givers) < enough else _at_least(_counts(givers, view.missing), enough)
+    return _Shared(spreading=field, plenty=plenty)
 
 
 def _of_giver(view: View, candidates: Bitfield, shared: _Shared, rng: random.Random) -> Bitfield:
@@ -159,12 +162,20 @@ def _of_giver(view: View, candidates: Bitfield, shared: _Shared, rng: random.Ran
     return Bitfield(candidates & shared.plenty) if taken is None else Bitfield(1 << taken)
 
 
-def _in_turn(near: tuple[NearSource, ...], rng: random.Random) -> list[NearSource]:
-    """Nearest kind first; among peers who carries least for us, else by chance, so that uploads stay even."""
-    if sum(kind_of(source.source) is SourceKind.PEER for source in near) < 2:
-        return list(near)
-    drawn = [(kind_of(each.source).value, each.wants, each.in_flight, rng.random(), each) for each in near]
-    return [source for *_, source in sorted(drawn, key=lambda each: each[:4])]
+def _in_turn(near: tuple[NearSource, ...], wanted: Bitfield, rng: random.Random) -> list[NearSource]:
+    """Those who have something wanted and take more requests: nearest kind first; among peers who carries least for
+    us, else by chance, so that uploads stay even."""
+    if len(near) < 2 or peer_of(near[-2].source) is None:
+        return [each for each in near if each.free_slots > 0 and each.have & wanted]
+    by_chance = rng.random
+    drawn = [(by_chance(), each) for each in near]
+    able = [
+        (nearness(each.source), each.wants, each.in_flight, chance, each)
+        for chance, each in drawn
+        if each.free_slots > 0 and each.have & wanted
+    ]
+    able.sort()
+    return [each[4] for each in able]
 
 
 def _longest(view: View, source: NearSource, tuning: Tuning) -> int:
@@ -242,10 +253,12 @@ def _whole_is_ours(view: View) -> bool:
 
 def _left_to_origin(view: View) -> Bitfield:
     """Missing chunks that no near source has or is about to have."""
-    near = NO_CHUNKS
+    left = int(view.missing)
     for source in view.near:
-        near = Bitfield(near | source.claimed | (NO_CHUNKS if source.cooling else source.have))
-    return Bitfield(view.missing & (~near | view.origin_only))
+        left &= ~(source.claimed if source.cooling else source.claimed | source.have)
+        if not left:
+            break
+    return Bitfield(left | view.missing & view.origin_only)
 
 
 def _claimed(view: View) -> Bitfield:
@@ -272,29 +285,44 @@ def _first_from(field: Bitfield, cursor: ChunkIndex | None) -> ChunkIndex:
     return ChunkIndex((field & -field).bit_length() - 1)
 
 
-def _rarity(near: tuple[NearSource, ...], wanted: Bitfield) -> list[Bitfield]:
-    """One set for each number of sources: index k holds the wanted chunks that at least k+1 of them have."""
-    at_least: list[Bitfield] = []
+def _counts(near: Sequence[NearSource], wanted: Bitfield) -> list[int]:
+    """How many of the sources have each wanted chunk, as binary numbers that stand upright: index k holds the
+    chunks whose number has bit k. (Adding a source costs two operations in the mean, however many there are.)"""
+    digits: list[int] = []
     for source in near:
-        carry = Bitfield(source.have & wanted)
-        for level, field in enumerate(at_least):
-            at_least[level], carry = Bitfield(field | carry), Bitfield(field & carry)
+        carry = source.have & wanted
+        for level, digit in enumerate(digits):
+            digits[level], carry = digit ^ carry, digit & carry
             if not carry:
                 break
-        if carry:
-            at_least.append(carry)
-    return at_least
+        else:
+            if carry:
+                digits.append(carry)
+    return digits
 
 
-def _pick(candidates: Bitfield, source: NearSource, rarity: list[Bitfield], rng: random.Random) -> ChunkIndex:
+def _at_least(counts: list[int], least: int) -> Bitfield:
+    """The chunks whose number is at least so much, which is more than 0."""
+    if least >> len(counts):
+        return NO_CHUNKS
+    more, same = 0, -1
+    for level in range(len(counts) - 1, -1, -1):
+        if least >> level & 1:
+            same &= counts[level]
+        else:
+            more |= same & counts[level]
+            same &= ~counts[level]
+    return Bitfield(more | same)
+
+
+def _pick(candidates: Bitfield, source: NearSource, counts: list[int], rng: random.Random) -> ChunkIndex:
     """The first chunk of the next request: in order from our own disk, rarest first from peers."""
     if kind_of(source.source) is not SourceKind.PEER:
         return next(chunks_in(candidates))
-    for level in range(1, len(rarity)):
-        rarest = Bitfield(candidates & ~rarity[level])
-        if rarest:
-            return _random_chunk(rarest, rng)
-    return _random_chunk(candidates, rng)
+    rarest = int(candidates)
+    for digit in reversed(counts):
+        rarest = rarest & ~digit or rarest
+    return _random_chunk(Bitfield(rarest), rng)
 
 
 def _random_chunk(field: Bitfield, rng: random.Random) -> ChunkIndex:

@@ -10,7 +10,7 @@ from bisect import insort
 from dataclasses import dataclass, field
 
 from agent.core.claims import Claims, Promise
-from agent.core.sources import NearSource, SourceId, SourceKind, kind_of, peer_of
+from agent.core.sources import NearSource, SourceId, SourceKind, kind_of, nearness, peer_of
 from agent.core.tuning import Tuning
 from peer.core.failure import LOCAL, Failure, FailureKind
 from peer.core.voucher import PeerId
@@ -25,6 +25,7 @@ _SILENCE = Failure(kind=FailureKind.STALLED, message="it sends nothing")
 
 @dataclass(slots=True)
 class _Entry:
+    source: SourceId
     peer: PeerId | None
     """None: it is no peer."""
     have: Bitfield
@@ -47,9 +48,7 @@ class _Entry:
     seen: NearSource | None = None
     """As the scheduler saw it last; None: something happened since."""
     seen_until: float = 0.0
-    """Then time alone makes it another, if claims are believed for as long as then"""
-    seen_patience_s: float = 0.0
-    """(so long)."""
+    """Then time alone makes it another, if claims are believed for as long as now."""
 
 
 class SourceBook:
@@ -64,6 +63,14 @@ class SourceBook:
         self._entries: dict[SourceId, _Entry] = {}
         self._in_order: list[tuple[int, SourceId]] = []
         """Nearest kind first, then by id."""
+        self._ordered: list[_Entry] | None = None
+        """Their entries; None: not looked up since somebody came or left."""
+        self._keen: list[_Entry] | None = None
+        """The peers that fetch the content too; None: as above."""
+        self._patience_s = self.claims.patience_s
+        """How long claims were believed when the entries were looked at."""
+        self._next_change: float | None = None
+        """When time alone changes something next; None: something else happened since."""
         self._wanting = 0
         """Entries that fetch the content too."""
         self._dropped: set[SourceId] = set()
@@ -91,10 +98,14 @@ class SourceBook:
 
     def wanting(self, now: float) -> list[PeerId]:
         """The peers that fetch this content too and keep what they promise."""
+        if self._keen is None:
+            self._keen = [entry for entry in self._entries.values() if entry.wants and entry.peer is not None]
+        patience_s = self.claims.patience_s
         return [
             entry.peer
-            for source, entry in self._entries.items()
-            if entry.wants and entry.peer is not None and not self.claims.late(entry.promise, now)
+            for entry in self._keen
+            if entry.peer is not None
+            and (entry.promise is None or not entry.promise.owing or now < entry.promise.mark + patience_s)
         ]
 
     def offered(
@@ -105,26 +116,34 @@ class SourceBook:
             return
         entry = self._entries.get(source)
         if entry is None:
-            entry = self._entries[source] = _Entry(peer_of(source), have, claimed)
-            insort(self._in_order, (kind_of(source).value, source))
-            self.others_came = True
+            entry = self._entries[source] = _Entry(source, peer_of(source), have, claimed)
+            insort(self._in_order, (nearness(source), source))
+            self._company_changed()
+            if entry.peer is not None:
+                entry.promise = self.claims.offered(source, have, claimed, now)
         else:
             entry.have, entry.claimed = have, claimed
-            entry.shunned = Bitfield(entry.shunned & have)  # what it gets again is another copy
-            entry.seen = None
+            if entry.shunned:
+                entry.shunned = Bitfield(entry.shunned & have)  # what it gets again is another copy
+            if entry.promise is not None:
+                self.claims.renew(entry.promise, have, claimed, now)
+        entry.seen = self._next_change = None
         if entry.wants is not wants:
             self._count_wanting(1 if wants else -1)
-            entry.wants, self.others_came = wants, True
-        if entry.peer is not None:
-            entry.promise = self.claims.offered(source, have, claimed, now)
+            entry.wants = wants
+            self._company_changed()
 
     def lost(self, source: SourceId) -> None:
         """It went away; it may come back."""
         entry = self._entries.pop(source, None)
         if entry is not None:
-            self._in_order.remove((kind_of(source).value, source))
+            self._in_order.remove((nearness(source), source))
             self._count_wanting(-entry.wants)
-            self.others_came = True
+            self._company_changed()
+
+    def _company_changed(self) -> None:
+        self.others_came = True
+        self._ordered = self._keen = self._next_change = None
 
     def _count_wanting(self, more: int) -> None:
         before, self._wanting = self.spreading, self._wanting + more
@@ -141,14 +160,15 @@ class SourceBook:
         """Nobody is asked any more; what was dropped stays dropped."""
         self._entries.clear()
         self._in_order.clear()
-        self._wanting, self.others_came = 0, True
+        self._wanting = 0
+        self._company_changed()
 
     def only_gives(self, source: SourceId, now: float) -> bool:
         """A peer that works and does not fetch the content itself."""
         entry = self._entries.get(source)
-        if entry is None or kind_of(source) is not SourceKind.PEER or not self.spreading:
+        if entry is None or entry.wants or entry.peer is None or not self.spreading:
             return False
-        return not entry.wants and not self._unreliable(entry, now)
+        return not self._unreliable(entry, now)
 
     # --- how requests go -------------------------------------------------------------------------------------
 
@@ -158,7 +178,7 @@ class SourceBook:
             if not entry.in_flight:
                 entry.heard = now
             entry.in_flight += 1
-            entry.seen = None
+            entry.seen = self._next_change = None
 
     def moved(self, source: SourceId, count: int, now: float) -> bool:
         """Bytes of it arrived. True: nothing was expected of it any more."""
@@ -167,7 +187,7 @@ class SourceBook:
             return False
         was_silent = self._silent(entry, now)
         if was_silent or entry.busy_since is not None:
-            entry.seen = None
+            entry.seen = self._next_change = None
         entry.busy_since = None
         entry.murmured += count
         if entry.murmured < self._tuning.audible_bytes:
@@ -179,14 +199,15 @@ class SourceBook:
         """One of its requests is over, however."""
         if (entry := self._entries.get(source)) is not None:
             entry.in_flight = max(0, entry.in_flight - 1)
-            entry.seen = None
+            entry.seen = self._next_change = None
 
     def delivered(self, source: SourceId, chunk_s: float | None = None) -> None:
         """It did what was asked, each chunk in so long: strikes are forgiven."""
         if (entry := self._entries.get(source)) is None:
             return
-        entry.strikes, entry.busy_since, entry.seen = 0, None, None
-        if chunk_s is not None and kind_of(source) is SourceKind.PEER:
+        entry.strikes, entry.busy_since = 0, None
+        entry.seen = self._next_change = None
+        if chunk_s is not None and entry.peer is not None:
             entry.pace_s = _mean(entry.pace_s, chunk_s)
             self.pace_s = _mean(self.pace_s, chunk_s)
 
@@ -198,7 +219,7 @@ class SourceBook:
         if failure.kind is FailureKind.NOT_TRUSTED:
             self.drop(source)
             return
-        entry.seen = None
+        entry.seen = self._next_change = None
         if failure.kind is FailureKind.BUSY:
             entry.cool_until = now + min(failure.retry_after_s or 1.0, self._tuning.longest_cool_off_s)
             entry.busy_since = now if entry.busy_since is None else entry.busy_since
@@ -227,57 +248,65 @@ class SourceBook:
 
     def useful(self, missing: Bitfield, now: float) -> bool:
         """Some source has one of these chunks, and might be asked for it now."""
-        return any(
-            entry.have & missing & ~entry.shunned and now >= entry.cool_until and not self._full(entry)
-            for entry in self._entries.values()
-        )
+        for entry in self._entries.values():
+            if entry.have & missing & ~entry.shunned and now >= entry.cool_until and self._free_slots(entry):
+                return True
+        return False
 
     def near(self, now: float) -> tuple[NearSource, ...]:
         """Every near source, nearest kind first, then by id, so that a run can be repeated."""
-        entries, patience_s, found = self._entries, self.claims.patience_s, []
-        for _, source in self._in_order:
-            entry = entries[source]
-            seen = entry.seen
-            if seen is None or now >= entry.seen_until or entry.seen_patience_s != patience_s:
-                seen = self._look(source, entry, now)
-            found.append(seen)
-        return tuple(found)
+        if self._ordered is None:
+            self._ordered = [self._entries[source] for _, source in self._in_order]
+        self._heed_patience()
+        return tuple(
+            [
+                seen if (seen := entry.seen) is not None and now < entry.seen_until else self._look(entry, now)
+                for entry in self._ordered
+            ]
+        )
 
-    def _look(self, source: SourceId, entry: _Entry, now: float) -> NearSource:
+    def _heed_patience(self) -> None:
+        """Claims are believed for longer or shorter than before: look again at those who claim something."""
+        if self._patience_s == self.claims.patience_s:
+            return
+        self._patience_s, self._next_change = self.claims.patience_s, None
+        for entry in self._entries.values():
+            if entry.promise is not None and entry.promise.owing:
+                entry.seen = None
+
+    def _look(self, entry: _Entry, now: float) -> NearSource:
         """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
-        of_peer = entry.peer is not None
-        late = of_peer and self.claims.late(entry.promise, now)
-        claimed = entry.claimed
-        if claimed and (late or (of_peer and now < entry.cool_until and entry.busy_since is None)):
+        promise, claimed = entry.promise, entry.claimed
+        late = promise is not None and promise.owing != NO_CHUNKS and self.claims.late(promise, now)
+        cools = now < entry.cool_until
+        if claimed and (late or (entry.peer is not None and cools and entry.busy_since is None)):
             claimed = NO_CHUNKS
+        silent = entry.in_flight > 0 and self._silent(entry, now)
         entry.seen_until = self._change_of(entry, now, self.claims.patience_s)
-        entry.seen_patience_s = self.claims.patience_s
         seen = entry.seen = NearSource(
-            source=source,
-            have=Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have,
-            claimed=claimed,
-            free_slots=0 if now < entry.cool_until or self._silent(entry, now) else self._free_slots(entry),
-            cooling=self._unreliable(entry, now),
-            wants=entry.wants and not late,
-            in_flight=entry.in_flight,
-            on_trial=self._on_trial(entry),
+            entry.source,
+            Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have,
+            claimed,
+            0 if cools or silent else self._free_slots(entry),
+            silent or ((cools or entry.busy_since is not None) and self._unreliable(entry, now)),
+            entry.wants and not late,
+            entry.in_flight,
+            self._cautious and self._on_trial(entry),
         )
         return seen
 
-    def _full(self, entry: _Entry) -> bool:
-        return self._free_slots(entry) == 0
-
     def _free_slots(self, entry: _Entry) -> int:
         """Of a source that works."""
-        most = self._tuning.requests_per_source
+        tuning = self._tuning
+        most = tuning.requests_per_source
         if entry.peer is not None:
-            if self._on_trial(entry):
+            if self._cautious and entry.pace_s is None:
                 most = 1
-            elif self._wanting:
-                most = min(most, self._tuning.spreading_requests)
+            elif self._wanting and tuning.spreading_requests < most:
+                most = tuning.spreading_requests
             if entry.pace_s is not None and self.pace_s is not None and entry.pace_s > _SLOW * self.pace_s:
                 most = 1
-        return max(0, most - entry.in_flight)
+        return most - entry.in_flight if most > entry.in_flight else 0
 
     def _on_trial(self, entry: _Entry) -> bool:
         return self._cautious and entry.pace_s is None and entry.peer is not None
@@ -302,13 +331,18 @@ class SourceBook:
 
     def next_change(self, now: float) -> float:
         """When next a source that cools off may be asked again, or nothing is expected of one any more."""
-        first, patience_s = math.inf, self.claims.patience_s
+        self._heed_patience()
+        first = self._next_change
+        if first is not None and first > now:
+            return first
+        first, patience_s = math.inf, self._patience_s
         for entry in self._entries.values():
             at = entry.seen_until
-            if entry.seen is None or at <= now or entry.seen_patience_s != patience_s:
+            if entry.seen is None or at <= now:
                 at = self._change_of(entry, now, patience_s)
             if at < first:
                 first = at
+        self._next_change = first
         return first
 
     def _change_of(self, entry: _Entry, now: float, patience_s: float) -> float:
@@ -330,10 +364,10 @@ class SourceBook:
         entry = self._entries.get(source)
         return entry is not None and now >= entry.cool_until
 
-    def offers(self, now: float) -> list[tuple[PeerId, Bitfield]]:
-        """What each peer that may be asked has."""
+    def offers(self, now: float) -> list[tuple[PeerId, Bitfield, bool]]:
+        """What each peer that may be asked has, and whether it fetches the content too."""
         return [
-            (entry.peer, Bitfield(entry.have & ~entry.shunned))
+            (entry.peer, Bitfield(entry.have & ~entry.shunned), entry.wants)
             for _, source in self._in_order
             if (entry := self._entries[source]).peer is not None and now >= entry.cool_until
         ]

@@ -53,6 +53,12 @@ def kind_of(source: SourceId) -> SourceKind:
 
 
 @lru_cache(maxsize=KNOWN_SOURCES)
+def nearness(source: SourceId) -> int:
+    """The less, the nearer."""
+    return kind_of(source).value
+
+
+@lru_cache(maxsize=KNOWN_SOURCES)
 def peer_of(source: SourceId) -> PeerId | None:
     """The agent behind a source; None for everything that is not a peer."""
     return PeerId(source.partition(":")[2]) if kind_of(source) is SourceKind.PEER else None

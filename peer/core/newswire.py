@@ -115,7 +115,7 @@ class NewsReader:
         while not self.ended:
             line = _SIZE_LINE.match(rest, place)
             if line is None:
-                if len(rest) - place >= _SIZE_LIMIT:
+                if len(rest) - place >= _SIZE_LIMIT or b"\n" in rest[place:]:
                     raise wire.WireError("a stream that is not chunked")
                 break
             size = int(line[1], 16)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from peer import offers as offers_module
 from peer.cache import CacheLimits, NewChunk, PeerCache
 from peer.client import Offer, PeerAddress
 from peer.core import wire
+from peer.core.news import State
 from peer.core.roster import Offence, Standing
 from peer.core.voucher import PeerId, Voucher
 from peer.house import Claim
@@ -21,12 +21,23 @@ from peer.questions import GRACE_S, Questions
 from peer.workers import Workers
 from tests.support.networks import CONTENT, DATA, LAYOUT, LOOPBACK, Agent, Lan, fetch, publish
 from tests.support.networks import until as soon
-from tests.support.peers import CHUNK, Members, Serving, Talk, content_id, noise, serving, silence, talking, until
-from validation.content import ChunkIndex, ChunkLayout, ContentId, bitfield
+from tests.support.peers import (
+    CHUNK,
+    Members,
+    NewsTalk,
+    Serving,
+    Talk,
+    content_id,
+    noise,
+    serving,
+    silence,
+    talking,
+)
+from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout, ContentId, bitfield
 
 A = content_id("a")
 LIAR, ANN, BEN = (PeerId(letter * 64) for letter in "eab")
-LONG_S = 25.0
+LONG_S = 25
 PROMPT_S = 3.0
 
 
@@ -73,15 +84,17 @@ def hold(it: Serving, *signers: tuple[PeerId, ...]) -> None:
         item.vouchers[chunk] = tuple(voucher(signer, chunk) for signer in who)
 
 
-async def ask(talk: Talk, *distrusted: PeerId, after: int | None = None) -> Offer:
+async def ask(talk: Talk, *distrusted: PeerId) -> Offer:
     headers = [f"Nearfetch-Distrusts: {', '.join(distrusted)}"] if distrusted else []
-    if after is None:
-        talk.ask(wire.offer_target(A), *headers)
-    else:
-        talk.ask(wire.watch_target(A, after), *headers, "Nearfetch-Wait: 30")
+    talk.ask(wire.offer_target(A), *headers)
     head, body = await talk.answer()
     assert head.status == 200
     return wire.parse_offer(body)
+
+
+async def listen(talk: Talk, *distrusted: PeerId) -> NewsTalk:
+    """News for who distrusts these; the first is still to be heard."""
+    return await talk.listen(A, headers=[f"Nearfetch-Distrusts: {', '.join(distrusted)}", "Nearfetch-Wait: 30"])
 
 
 # what is left out
@@ -97,47 +110,25 @@ async def test_what_rests_on_distrusted_word_alone_is_left_out(it: Serving, call
         assert (await ask(talk, BEN)).have_chunks == bitfield(range(5))
 
 
-async def test_who_loses_nothing_gets_the_answer_of_all_others(it: Serving, caller: ssl.SSLContext) -> None:
-    """The same number, so that a question asked anew is held on."""
-    hold(it, (ANN,), (LIAR,))
+async def test_the_distrustful_hear_what_concerns_them(it: Serving, caller: ssl.SSLContext) -> None:
+    """When somebody else vouches as well, and when what rests on distrusted word comes."""
+    hold(it, (ANN,), (LIAR,), (LIAR,))
+    item = it.store.items[A]
+    item.have = bitfield([0, 1])
     async with talking(it.address, caller) as talk:
-        plain = await ask(talk)
-        assert (await ask(talk, BEN)).version == plain.version
-        useful = await ask(talk, LIAR)
-        assert useful.version > plain.version
-        assert (await ask(talk, LIAR)).version == useful.version
-        assert (await ask(talk)).version == plain.version, "what it was is remembered beside it"
-        talk.ask(wire.watch_target(A, plain.version), f"Nearfetch-Distrusts: {BEN}", "Nearfetch-Wait: 30")
-        await until(lambda: it.server.held == 1)
-
-
-async def test_a_held_question_is_answered_when_somebody_else_vouches(it: Serving, caller: ssl.SSLContext) -> None:
-    hold(it, (ANN,), (LIAR,))
-    async with talking(it.address, caller) as talk:
-        useful = await ask(talk, LIAR)
-        async with asyncio.TaskGroup() as tasks:
-            asking = tasks.create_task(ask(talk, LIAR, after=useful.version))
-            await until(lambda: it.server.held == 1)
-            it.server.changed(A)  # nothing that concerns this one
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert it.server.held == 1
-            it.store.items[A].vouchers[1] = (voucher(LIAR, 1), voucher(BEN, 1))
-            it.server.changed(A)
-        assert asking.result().have_chunks == bitfield([0, 1])
-
-
-async def test_answers_to_the_distrustful_are_kept_within_bounds_and_apart(
-    it: Serving, caller: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(offers_module, "FILTERED_KEPT", 3)
-    hold(it, (ANN,), (LIAR,))
-    async with talking(it.address, caller) as talk:
-        plain = await ask(talk)
-        for number in range(10):
-            await ask(talk, LIAR, PeerId(f"{number:064x}"))
-        assert len(it.server._offers._filtered) == 3
-        assert (await ask(talk)).version == plain.version
+        stream = await listen(talk, LIAR)
+        told = await stream.next()
+        assert told is not None
+        assert told.have == bitfield([0])
+        item.have = bitfield([0, 1, 2])
+        it.server.changed(A)  # nothing that concerns this one
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        item.vouchers[1] = (voucher(LIAR, 1), voucher(BEN, 1))
+        it.server.changed(A)
+        told = await stream.next()
+        assert told is not None
+        assert told.have == bitfield([0, 1])
 
 
 async def test_whom_we_avoid_may_leave_to_us_what_is_missing(
@@ -150,7 +141,7 @@ async def test_whom_we_avoid_may_leave_to_us_what_is_missing(
         plain = await ask(talk)
         assert (plain.have_chunks, plain.claimed_chunks) == (bitfield([1]), bitfield([2]))
         it.avoided.add(members.identity("caller").peer_id)
-        offer = await ask(talk, after=plain.version)
+        offer = await ask(talk)
         assert (offer.have_chunks, offer.claimed_chunks, offer.wants) == (bitfield([1]), bitfield([0, 2, 3]), True)
         useless = await ask(talk, LIAR)
         assert (useless.have_chunks, useless.claimed_chunks) == (0, bitfield([0, 2, 3])), "we have it: no claim"
@@ -267,27 +258,27 @@ async def four(lan: Lan) -> tuple[Agent, Agent, Agent, Agent]:
     return ann, ben, cid, await lan.start_beside("eve", ann, ben, cid)
 
 
-async def test_a_held_question_is_asked_anew_when_somebody_is_banned(lan: Lan, tmp_path: Path) -> None:
-    """Ben has what Eve vouched for; Ann waits for news of him when she finds out about Eve."""
+async def test_who_is_banned_counts_no_more_in_what_is_heard_of_others(lan: Lan, tmp_path: Path) -> None:
+    """Ben has what Eve vouched for; Ann listens for news of him when she finds out about Eve."""
     ann, ben, _, eve = await four(lan)
     await publish(ben, tmp_path, signers=(eve,))
-    whole = await ann.network.offer(ben.id, CONTENT)
-    assert isinstance(whole, Offer)
-    assert whole.have_chunks == LAYOUT.everything
+    heard: list[Bitfield] = []
+
+    def told(state: State | None, _: ContentId) -> bool:
+        heard.append(NO_CHUNKS if state is None else state.have)
+        return True
+
     async with asyncio.TaskGroup() as tasks:
-        watching = tasks.create_task(ann.network.watch(ben.id, CONTENT, whole.version, LONG_S))
-        await soon(lambda: ben.network._server.held == 1, "it is held")
+        following = tasks.create_task(ann.network.follow(ben.id, [CONTENT], told, LONG_S))
+        await soon(lambda: heard == [LAYOUT.everything], "she hears what he has")
         began = time.monotonic()
         ann.network.report(eve.id, Offence.CORRUPT_BYTES, "chunk 0")
-    offer = watching.result()
-    assert isinstance(offer, Offer)
-    assert offer.have_chunks == 0
-    assert time.monotonic() - began < PROMPT_S
-    assert eve.id in ben.watch.up, "one word is not enough"
-    ann.network.unban(eve.id)
-    again = await ann.network.watch(ben.id, CONTENT, offer.version, LONG_S)
-    assert isinstance(again, Offer)
-    assert again.have_chunks == LAYOUT.everything
+        await soon(lambda: heard[1:] == [NO_CHUNKS], "it is of no use to her")
+        assert time.monotonic() - began < PROMPT_S
+        assert eve.id in ben.watch.up, "one word is not enough"
+        ann.network.unban(eve.id)
+        await soon(lambda: heard[2:] == [LAYOUT.everything], "she believes again")
+        following.cancel()
 
 
 async def test_who_lied_to_two_is_left_alone_by_the_third_and_still_gets_what_it_asks_for(
@@ -299,7 +290,7 @@ async def test_who_lied_to_two_is_left_alone_by_the_third_and_still_gets_what_it
     for victim in (ann, ben):
         victim.network.report(eve.id, Offence.CORRUPT_BYTES, "chunk 0")
         assert eve.id in cid.watch.up
-        await victim.network.watch(cid.id, CONTENT, None, 0.0)
+        await victim.network.offer(cid.id, CONTENT)
     assert eve.id not in cid.watch.up
     (seen,) = [status for status in cid.network.peers() if status.peer_id == eve.id]
     assert (seen.standing, seen.available, seen.banned_until) == (Standing.ON_PAROLE, False, None)

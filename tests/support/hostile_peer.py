@@ -18,11 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from peer.client import PeerAddress, PeerClient
 from peer.core import wire
 from peer.core.failure import Failure
+from peer.core.news import State
+from peer.core.newswire import STREAM_HEAD, format_news
 from peer.core.voucher import PeerId, Voucher
 from peer.group import GroupKey
 from peer.identity import Identity
@@ -149,11 +149,14 @@ class HostilePeer:
                 name = self.mischief.value
                 hello = wire.Hello(peer_id=self.identity.peer_id, name=name, version="0.0.0")
                 writer.write(wire.format_response(200, wire.format_document(hello)))
-            case wire.OfferRequest(after=after):
-                if self.mischief is Mischief.OLD and "?" in self.requests[-1]:
-                    writer.write(wire.format_response(400))
-                    return False
-                return await self._offer(writer, after)
+            case wire.NewsRequest() if self.mischief is Mischief.OLD:
+                writer.write(wire.format_response(404))
+            case wire.NewsRequest() if self.mischief is Mischief.RESTLESS:
+                return await self._tell_endlessly(writer)
+            case wire.NewsRequest():
+                return await self._offer(writer, stream=True)
+            case wire.OfferRequest():
+                return await self._offer(writer)
             case wire.BytesRequest():
                 return await self._bytes(writer, request)
             case wire.CertificateRequest(peer_id=peer_id):
@@ -162,28 +165,44 @@ class HostilePeer:
                 writer.write(wire.format_response(200 if mine else 404, certificate))
         return True
 
-    async def _offer(self, writer: asyncio.StreamWriter, after: int) -> bool:
+    async def _offer(self, writer: asyncio.StreamWriter, *, stream: bool = False) -> bool:
         layout, have, claimed = self._layout, self._layout.everything, NO_CHUNKS
         if self.mischief is Mischief.MUTE:
             await asyncio.Event().wait()
-        if not self.has_it or self.mischief is Mischief.FAILS:
-            writer.write(wire.format_response(500 if self.has_it else 404))
+        if self.mischief is Mischief.FAILS and self.has_it:
+            writer.write(wire.format_response(500))
+            return True
+        if not self.has_it:
+            writer.write(
+                STREAM_HEAD + format_news(None, None, 0, first=True) if stream else wire.format_response(404)
+            )
             return True
         if self.mischief is Mischief.CLAIMS:
             have, claimed = Bitfield(1), Bitfield(layout.everything & ~1)
         if self.mischief is Mischief.HUGE_OFFER:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n[")
+            writer.write(STREAM_HEAD if stream else b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n[")
             while True:
-                await self._push(writer, b"[" * PIECE)
-        offer = wire.offer_of(layout, have, claimed)
-        if self.mischief is Mischief.RESTLESS:
-            offer = wire.offer_of(layout, Bitfield(1), Bitfield(after & 1))
-            offer = msgspec.structs.replace(offer, wants=True, version=after + 1)
-        body = wire.format_document(offer)
+                await self._push(writer, b"fffff\r\n" * (PIECE // 8) if stream else b"[" * PIECE)
+        body = wire.format_document(wire.offer_of(layout, have, claimed))
         if self.mischief is Mischief.BAD_OFFER:
             body = b'{"length": -1, "chunk_bytes": 0, "have": "", "claimed": "", "x": ' + b"[" * 500 + b"}"
-        writer.write(wire.format_response(200, body))
+        if not stream:
+            writer.write(wire.format_response(200, body))
+            return True
+        message = b'{"say":"offer","of":0,"offer":%b}' % body
+        writer.write(STREAM_HEAD + b"%x\r\n%b\r\n" % (len(message), message))
         return True
+
+    async def _tell_endlessly(self, writer: asyncio.StreamWriter) -> bool:
+        """As fast as it is read, until it is to do something else: a claim, and that it is none."""
+        one, none = (
+            State(layout=self._layout, have=Bitfield(1), claimed=Bitfield(claimed), wants=True)
+            for claimed in (1, 0)
+        )
+        writer.write(STREAM_HEAD + format_news(None, one, 0))
+        while self.mischief is Mischief.RESTLESS:
+            await self._push(writer, (format_news(one, none, 0) + format_news(none, one, 0)) * 100)
+        return False
 
     # --- ranges ------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import gc
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,10 @@ import pytest
 
 from peer.client import PeerAddress, PeerClient
 from peer.core.admission import Admission, AdmissionLimits
+from peer.core.news import State
+from peer.core.newswire import NewsReader
 from peer.core.voucher import PeerId, Voucher
-from peer.core.wire import ResponseHead, parse_response_head
+from peer.core.wire import ResponseHead, news_target, parse_response_head
 from peer.group import GroupKey
 from peer.identity import Identity
 from peer.server import Caller, Claim, PeerServer
@@ -225,7 +227,16 @@ class Talk:
         """The next response, whole."""
         async with asyncio.timeout(WAIT_S):
             head = parse_response_head(await self.reader.readuntil(b"\r\n\r\n"))
+            assert head.length is not None
             return head, await self.reader.readexactly(head.length)
+
+    async def listen(self, *content_ids: ContentId, headers: Sequence[str] = ()) -> NewsTalk:
+        """Ask for news; what is said first comes with `next`."""
+        self.ask(news_target(content_ids), *headers)
+        async with asyncio.timeout(WAIT_S):
+            head = parse_response_head(await self.reader.readuntil(b"\r\n\r\n"))
+        assert (head.status, head.length) == (200, None)
+        return NewsTalk(self.reader, len(content_ids))
 
     async def ended(self) -> bytes:
         """What came until the other side closed."""
@@ -234,6 +245,24 @@ class Talk:
                 return await self.reader.read()
             except (ConnectionError, ssl.SSLError):
                 return b""
+
+
+class NewsTalk:
+    """A stream of news, message by message."""
+
+    def __init__(self, reader: asyncio.StreamReader, contents: int) -> None:
+        self._reader = reader
+        self.news = NewsReader(contents)
+        self.last = b""
+        """The last message, framed."""
+
+    async def next(self) -> State | None:
+        """What holds after one more message; at the end of the stream (`news.ended`) what held."""
+        async with asyncio.timeout(WAIT_S):
+            line = await self._reader.readuntil(b"\r\n")
+            self.last = line + await self._reader.readexactly(int(line, 16) + 2)
+        self.news.feed(self.last)
+        return self.news.state
 
 
 @asynccontextmanager

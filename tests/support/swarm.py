@@ -396,11 +396,9 @@ class Swarm:
             case cmd.Refetching():
                 self.at(self.now, lambda: agent.handle(ev.Begun(file=agent.file)))
             case cmd.WithdrawContent():
-                agent.have, agent.shrank = NO_CHUNKS, True
-                self._news(agent)
+                self._withdraw(agent, self.layout.everything)
             case cmd.WithdrawChunks(chunks=chunks):
-                agent.have, agent.shrank = Bitfield(agent.have & ~chunks), True
-                self._news(agent)
+                self._withdraw(agent, chunks)
             case cmd.Finished():
                 self.wrong += len(agent.noise)
                 agent.finished_at = self.now
@@ -418,6 +416,17 @@ class Swarm:
         right = ev.ContentAccepted(file=agent.file, attempt=attempt)
         wrong = ev.ContentRejected(file=agent.file, attempt=attempt, reason="noise")
         agent.handle(wrong if agent.noise else right)
+
+    def _withdraw(self, agent: Agent, chunks: Bitfield) -> None:
+        """Nobody gets these any more, not even who is getting them."""
+        agent.have, agent.shrank = Bitfield(agent.have & ~chunks), True
+        for chunk in [chunk for chunk in agent.vouchers if chunks >> chunk & 1]:
+            del agent.vouchers[chunk]
+        for flow in [each for each in self._flows if each.giver is agent]:
+            if any(chunks >> chunk & 1 for chunk in self.layout.touched_by(flow.command.item)):
+                self._end(flow)
+                self.at(self.now + DELAY_S, lambda flow=flow: self._fail(flow, FailureKind.CONNECTION_CLOSED))  # type: ignore[misc]
+        self._news(agent)
 
     def _ban(self, agent: Agent, liar: Agent) -> None:
         """What rests on its word is not offered any more."""
