@@ -89,7 +89,9 @@ class ChunkLayout:
 
     def span(self, first: ChunkIndex, last: ChunkIndex) -> ByteRange:
         """The bytes from the start of `first` to the end of `last` (both included)."""
-        return ByteRange(self.range_of(first).start, self.range_of(last).stop)
+        if first < 0 or last >= self.count:
+            raise IndexError(f"chunks {first} to {last} of {self.count}")
+        return ByteRange(first * self.chunk_bytes, min((last + 1) * self.chunk_bytes, self.length))
 
     def touched_by(self, item: ByteRange) -> range:
         """Indexes of the chunks with at least one byte in `item`, which may reach beyond the end."""

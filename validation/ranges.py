@@ -78,10 +78,12 @@ class RangeSet:
 
     def __contains__(self, item: ByteRange) -> bool:
         """True when every byte of `item` is in the set; an empty range is in every set."""
-        if item.length == 0:
-            return True
-        index = bisect_right(self._starts, item.start) - 1
-        return index >= 0 and item.stop <= self._stops[index]
+        return item.length == 0 or self.covers(item.start, item.stop)
+
+    def covers(self, start: int, stop: int) -> bool:
+        """True when every byte of `[start, stop)`, which is not empty, is in the set."""
+        index = bisect_right(self._starts, start) - 1
+        return index >= 0 and stop <= self._stops[index]
 
     @property
     def total(self) -> int:

@@ -17,6 +17,7 @@ class ChunkBook:
 
     def __init__(self, layout: ChunkLayout) -> None:
         self.layout = layout
+        self._everything = layout.everything
         self.held = RangeSet()
         self.proven = NO_CHUNKS
         self.digesting = NO_CHUNKS
@@ -30,12 +31,12 @@ class ChunkBook:
     @property
     def complete(self) -> bool:
         """Every chunk is proven."""
-        return self.proven == self.layout.everything
+        return self.proven == self._everything
 
     @property
     def missing(self) -> Bitfield:
         """Chunks that are neither proven nor being digested."""
-        return Bitfield(self.layout.everything & ~(self.proven | self.digesting))
+        return Bitfield(self._everything & ~(self.proven | self.digesting))
 
     @property
     def suspects(self) -> Bitfield:
@@ -65,7 +66,11 @@ class ChunkBook:
         """Its digest is known. False when the chunk was discarded meanwhile, so that the answer means nothing."""
         waiting = bool(self.digesting >> chunk & 1)
         self.digesting = Bitfield(self.digesting & ~(1 << chunk))
-        return waiting and self.layout.range_of(chunk) in self.held
+        return waiting and self._is_held(chunk)
+
+    def _is_held(self, chunk: int) -> bool:
+        start = chunk * self.layout.chunk_bytes
+        return self.held.covers(start, min(start + self.layout.chunk_bytes, self.layout.length))
 
     def prove(self, chunk: ChunkIndex) -> None:
         """The chunk's bytes are what they should be."""
@@ -79,14 +84,17 @@ class ChunkBook:
 
     def discard(self, chunks: Iterable[ChunkIndex]) -> int:
         """Forget the bytes of these chunks. Returns how many were held."""
-        before = self.held.total
-        mask = 0
+        count = mask = 0
         for chunk in chunks:
             mask |= 1 << chunk
-            self.held.subtract(self.layout.range_of(chunk))
+            for item in self.held.held(self.layout.range_of(chunk)):
+                count += item.length
+                self.held.subtract(item)
+        if not mask & (self.proven | self.digesting | self.inherited | self._tainted):
+            return count
         for name in ("proven", "digesting", "from_origin", "inherited", "_tainted"):
             setattr(self, name, Bitfield(getattr(self, name) & ~mask))
-        return before - self.held.total
+        return count
 
     def discard_all(self) -> int:
         """Forget everything. Returns how many bytes were held."""
@@ -99,8 +107,8 @@ class ChunkBook:
             if inside is not None:
                 self.held.add(inside)
         self.inherit()
-        for chunk in chunks_in(self.layout.everything):
-            if not from_origin >> chunk & 1 and self.layout.range_of(chunk) in self.held:
+        for chunk in chunks_in(self._everything):
+            if not from_origin >> chunk & 1 and self._is_held(chunk):
                 self._tainted = Bitfield(self._tainted | 1 << chunk)
 
     def inherit(self) -> None:
@@ -140,8 +148,4 @@ class ChunkBook:
 
     def _whole_among(self, chunks: Iterable[int]) -> list[ChunkIndex]:
         settled = self.proven | self.digesting
-        return [
-            ChunkIndex(chunk)
-            for chunk in chunks
-            if not settled >> chunk & 1 and self.layout.range_of(ChunkIndex(chunk)) in self.held
-        ]
+        return [ChunkIndex(chunk) for chunk in chunks if not settled >> chunk & 1 and self._is_held(chunk)]

@@ -103,7 +103,7 @@ class Comparing:
         near = self._next_of_near(by_word, sight)
         if self._first is None:
             self._first = near
-        if self._first & sight.missing or sight.awaited:
+        if self._first & (sight.missing | near) or sight.awaited:
             return near
         left = {chunk: word for chunk, word in by_word.items() if not near >> chunk & 1}
         far = self._next_of_origin(left)

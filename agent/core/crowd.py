@@ -74,10 +74,12 @@ class Crowd:
 
     def claimed(self, now: float) -> Bitfield:
         """The chunks that we bring into the group: from the origin, or from a peer that only gives."""
-        field = NO_CHUNKS
-        for entry in self._requests:
-            if not entry.aborting and (entry.source == ORIGIN or self._sources.only_gives(entry.source, now)):
-                field = Bitfield(field | entry.chunks)
+        entry = self._requests.of_origin
+        field = NO_CHUNKS if entry is None or entry.aborting else entry.chunks
+        if self._sources.any_giver:
+            for entry in self._requests.near:
+                if not entry.aborting and self._sources.only_gives(entry.source, now):
+                    field = Bitfield(field | entry.chunks)
         return field
 
     # --- waiting for others ----------------------------------------------------------------------------------
@@ -102,7 +104,10 @@ class Crowd:
 
     def slow(self, now: float) -> bool:
         """Some request to a near source takes longer than usual."""
-        return any(now >= self._check_at(entry) for entry in self._requests.near)
+        near = self._requests.near  # in the order in which they were made
+        if not near or now < near[0].began + min(self._tuning.tail_s, self._tuning.quiet_s):
+            return False
+        return any(now >= self._check_at(entry) for entry in near)
 
     def stand(self, now: float, *, room: bool, missing: bool) -> None:
         """Instead of `doubt`, when there was nothing to plan: nobody has what could be asked for, or all are busy.

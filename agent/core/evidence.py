@@ -171,11 +171,8 @@ class Evidence:
 
         Returns what is to be held against the source.
         """
-        told = tuple(
-            voucher
-            for voucher in vouchers
-            if voucher.content_id in self._publishing.content_ids and self._vouchers.hear(voucher)
-        )
+        ids = self._publishing.content_ids
+        told = [voucher for voucher in vouchers if voucher.content_id in ids and self._vouchers.hear(voucher)]
         named = {voucher.chunk for voucher in told}
         of_peer = kind_of(entry.source) is SourceKind.PEER
         silent = False
@@ -228,6 +225,7 @@ class Evidence:
             return
         if not chunks.end_digest(chunk):
             return
+        self._tokens.pop(chunk, None)
         expected = self._expected.pop(chunk, None)
         claims = () if chunks.came_from_origin(chunk) else self._vouchers.digests(chunk)
         wanted = allowed(chunk, self._anchors, expected, claims)

@@ -27,7 +27,7 @@ from agent.core.saying import NOTHING, Said
 from agent.core.scheduler import Assignment, OriginReadiness, View, astray, left_to_origin, plan
 from agent.core.source_book import SourceBook
 from agent.core.sources import ORIGIN, SourceId, SourceKind, kind_of
-from agent.core.spec import NearUse, Restored, TransferSpec
+from agent.core.spec import NearUse, OriginUse, Restored, TransferSpec
 from peer.core.failure import Failure, FailureKind
 from peer.core.voucher import Voucher
 from validation.content import (
@@ -72,6 +72,7 @@ class Fetching:
         self._stale = True
         """Something happened since the last plan that may lead to another one."""
         self._look_again = 0.0
+        self._said = NOTHING
 
     # --- what the transfer reads
 
@@ -129,7 +130,7 @@ class Fetching:
     def all_in_sight(self, now: float) -> bool:
         """Near sources have every missing chunk: there is nothing to wait for."""
         chunks = self.chunks
-        if chunks is None:
+        if chunks is None or self.comparing:
             return False
         return not chunks.missing & self._demand.goal(chunks.layout) & ~self._sources.in_sight(now)
 
@@ -156,8 +157,10 @@ class Fetching:
         wants = self._share.failure is None and not self._demand.active
         if not claimed and not wants:
             return NOTHING
-        ids, layout = self._publishing.content_ids, self.chunks.layout
-        return Said(content_ids=ids, layout=layout, claimed=claimed, wants=wants)
+        ids, layout, last = self._publishing.content_ids, self.chunks.layout, self._said
+        if last.claimed != claimed or last.wants is not wants or last.content_ids is not ids:
+            self._said = Said(content_ids=ids, layout=layout, claimed=claimed, wants=wants)
+        return self._said
 
     def deadline(self) -> float | None:
         """When time alone changes something."""
@@ -244,10 +247,8 @@ class Fetching:
         self._now = now
         self._stale = self._stale or not isinstance(event, ev.RangeArrived)
         match event:
-            case ev.SourceOffered(source=source, have=have, claimed=claimed, wants=wants):
-                self._sources.offered(source, have, claimed, now, wants=wants)
-                self._why.offered(source, claimed)
-                self._hand_over(source, have, now, out)
+            case ev.SourceOffered():
+                self.offered(event, now, out)
             case ev.SourceLost(source=source):
                 self._sources.lost(source)
                 self._why.lost(source)
@@ -264,6 +265,16 @@ class Fetching:
                 self._digested(event, now, out)
             case _:
                 assert_never(event)
+
+    def offered(self, event: ev.SourceOffered, now: float, out: list[cmd.Command]) -> None:
+        """The event that is by far the most frequent one in a large group."""
+        self._now = now
+        self._stale = True
+        source, claimed = event.source, event.claimed
+        self._sources.offered(source, event.have, claimed, now, wants=event.wants)
+        self._why.offered(source, claimed)
+        if self._requests.of_origin is not None:
+            self._hand_over(source, event.have, now, out)
 
     def assign(self, now: float, out: list[cmd.Command], near: bool) -> None:
         """Make the requests that are to be made now. Cheap when nothing happened but that bytes arrived."""
@@ -384,7 +395,7 @@ class Fetching:
         else:
             self._tally.discarded += chunks.discard(chunks_in(assignment.chunks))
         gone = self._keeping.recorded & assignment.chunks
-        if gone & ~chunks.touched_by(chunks.held):  # else a crash would take unproven bytes for those recorded
+        if gone and gone & ~chunks.touched_by(chunks.held):  # else a crash would take unproven bytes for recorded
             self._record(cmd.Durability.POWER, now, out)
         self._open(assignment.source, item, assignment.chunks, now, out)
 
@@ -410,6 +421,8 @@ class Fetching:
             self._abort(entry, out)
 
     def _tops_up(self, now: float) -> bool:
+        if self._spec.origin_floor is None and self._spec.origin_use is OriginUse.LEAST_ORIGIN:
+            return False
         chunks = self.chunks
         missing = 0 if chunks is None else chunks.layout.length - chunks.held.total
         return self._crowd.tops_up(self._spec, missing, now)
@@ -491,7 +504,7 @@ class Fetching:
         before = self.chunks.proven
         self._evidence.digested(event, out)
         fresh = (self.chunks.proven & ~before) >> event.chunk & 1
-        if fresh and not self.chunks.came_from_origin(event.chunk):
+        if fresh and self._keeping.is_followed and not self.chunks.came_from_origin(event.chunk):
             self._keeping.grew(self.chunks.layout.range_of(event.chunk), now)
 
     def _record(self, durability: cmd.Durability, now: float, out: list[cmd.Command]) -> None:

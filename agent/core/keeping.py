@@ -28,6 +28,11 @@ class Keeping:
         self._filling = Filling(tuning, chunk_bytes) if spec.on_demand else None
         self._clock = SaveClock(tuning)
 
+    @property
+    def is_followed(self) -> bool:
+        """Somebody wants to hear of all that can be read."""
+        return self._filling is not None
+
     def restore(self, chunks: ChunkBook, held: Iterable[ByteRange], filled: RangeSet) -> None:
         """This was recorded by an earlier process; what can be read of it is no news."""
         self.recorded = chunks.touched_by(held)

@@ -1,8 +1,11 @@
 """Who asks the origin for which chunk, when many want the same content: agreed without a word.
 
 Rendezvous hashing (Thaler and Ravishankar 1998): of those who want the content, the one with the highest hash of
-content, chunk and peer owns a chunk. All who know the same peers come to the same answer; when one joins or leaves,
-only its own chunks change hands.
+content, chunk and peer owns a chunk, but what this gives some too much of goes to those who come next for it and
+have too few: all are to end together. (Of 256 chunks and eight peers, 22 to 42 each by hash alone: in the last
+second two of them used the origin. In simulation, cold agents took 1.09 of the bound with 8 and 1.15 with 16; in
+equal shares 1.07 and 1.11.) All who know the same peers come to the same answer; when one joins or leaves, its own
+chunks change hands, and few others.
 
 In a group of hundreds nobody is told what all the others want, and the best of thirty neighbours is no owner yet.
 But who is there is known, and so is the share of them that wants the content: a chunk is ours when about nobody who
@@ -89,6 +92,7 @@ class Ownership:
         self._owner = [own] * count
         self._owned: dict[PeerId, Bitfield] = {own: Bitfield((1 << count) - 1)}
         self._others: tuple[PeerId, ...] | None = ()
+        self._even: dict[PeerId, Bitfield] | None = None
         self._seconds: Bitfield | None = None
         self._size = 1
         self._group: Group | None = None
@@ -106,7 +110,7 @@ class Ownership:
     @property
     def ours(self) -> Bitfield:
         """The chunks that are ours among those we know."""
-        return self._owned[self._own]
+        return self._owned[self._own] if self.sparse else self.owned_by(self._own)
 
     def allowed(self, chunks: Bitfield, hunger: int) -> Bitfield:
         """Those of `chunks` that we may ask the origin for when we have waited `hunger` times, and nobody brings
@@ -172,11 +176,11 @@ class Ownership:
 
     @property
     def seconds(self) -> Bitfield:
-        """The chunks of others that would be ours without their owners."""
+        """The chunks of others for which we come next."""
         if self._seconds is None:
             mine, won = self._members[self._own], 0
             rivals = [(peer, line) for peer, line in self._members.items() if peer != self._own]
-            for chunk, owner in enumerate(self._owner):
+            for chunk, owner in enumerate(self._owners()):
                 best = (mine[chunk], self._own)
                 beaten = owner == self._own or any(
                     (line[chunk], peer) > best for peer, line in rivals if peer != owner
@@ -184,6 +188,38 @@ class Ownership:
                 won |= 0 if beaten else 1 << chunk
             self._seconds = Bitfield(won)
         return self._seconds
+
+    def owned_by(self, peer: PeerId) -> Bitfield:
+        """The chunks of one of those we know; none when it does not want the content."""
+        if self._even is None:
+            self._even = self._shared_out()
+        return self._even.get(peer, NO_CHUNKS)
+
+    def _shared_out(self) -> dict[PeerId, Bitfield]:
+        """The same number for each, or one more for those who have most by hash. The last ones move: they are asked
+        for last."""
+        even, (share, more) = dict(self._owned), divmod(self._count, len(self._owned))
+        richest = sorted(even, key=lambda peer: (-even[peer].bit_count(), peer))
+        room = {peer: share + (place < more) - even[peer].bit_count() for place, peer in enumerate(richest)}
+        for giver in richest:
+            for _ in range(-room[giver]):
+                chunk = even[giver].bit_length() - 1
+                taker = max(
+                    (peer for peer in richest if room[peer] > 0),
+                    key=lambda peer: (self._members[peer][chunk], peer),
+                )
+                even[giver] = Bitfield(even[giver] ^ 1 << chunk)
+                even[taker] = Bitfield(even[taker] | 1 << chunk)
+                room[taker] -= 1
+        return even
+
+    def _owners(self) -> list[PeerId]:
+        """Of each chunk."""
+        found = list(self._owner)
+        for peer, by_hash in self._owned.items():
+            for chunk in chunks_in(Bitfield(self.owned_by(peer) & ~by_hash)):
+                found[chunk] = peer
+        return found
 
     # --- who is there ----------------------------------------------------------------------------------------
 
@@ -195,10 +231,6 @@ class Ownership:
                 self.leave(peer)
         for peer in sorted(wanted):
             self.join(peer)
-
-    def owned_by(self, peer: PeerId) -> Bitfield:
-        """The chunks of another one; none when it does not want the content."""
-        return self._owned.get(peer, NO_CHUNKS)
 
     def join(self, peer: PeerId) -> None:
         """It wants the content too."""
@@ -229,4 +261,4 @@ class Ownership:
             self._owned[owner] = Bitfield(self._owned[owner] | 1 << chunk)
 
     def _changed(self) -> None:
-        self._seconds = self._others = None
+        self._seconds = self._others = self._even = None

@@ -41,7 +41,12 @@ class Requests:
     recognised as late."""
 
     def __init__(self) -> None:
+        self.of_origin: InFlight | None = None
+        """The origin's request; there is at most one."""
         self._open: dict[RequestId, InFlight] = {}
+        self._near: tuple[InFlight, ...] | None = ()
+        """None: not looked up since it changed."""
+        self._orphans = 0
         self._last = 0
 
     def __len__(self) -> int:
@@ -60,6 +65,10 @@ class Requests:
         request = RequestId(self.number())
         entry = InFlight(request, source, item, chunks, item.start, now, now)
         self._open[request] = entry
+        if source == ORIGIN:
+            self.of_origin = entry
+        else:
+            self._near = None
         return entry
 
     def get(self, request: RequestId) -> InFlight | None:
@@ -68,13 +77,24 @@ class Requests:
 
     def close(self, request: RequestId) -> InFlight | None:
         """The request is over. None when it already was."""
-        return self._open.pop(request, None)
+        entry = self._open.pop(request, None)
+        if entry is not None:
+            self._closed(entry)
+        return entry
+
+    def _closed(self, entry: InFlight) -> None:
+        self._orphans -= entry.orphan
+        if entry is self.of_origin:
+            self.of_origin = next((each for each in self._open.values() if each.source == ORIGIN), None)
+        else:
+            self._near = None
 
     def disown(self) -> None:
         """Nothing that these requests still bring is wanted."""
         for entry in self._open.values():
             entry.orphan = True
             entry.chunks = NO_CHUNKS
+        self._orphans = len(self._open)
 
     def close_orphan(self, request: RequestId) -> bool:
         """If the request was disowned, it is over now."""
@@ -82,27 +102,25 @@ class Requests:
         if entry is None or not entry.orphan:
             return False
         del self._open[request]
+        self._closed(entry)
         return True
 
     @property
     def orphans(self) -> bool:
         """Some disowned request may still write."""
-        return any(entry.orphan for entry in self._open.values())
+        return self._orphans > 0
 
     @property
     def chunks(self) -> Bitfield:
         """Chunks that some request still carries."""
-        field = NO_CHUNKS
+        field = 0
         for entry in self._open.values():
-            field = Bitfield(field | entry.chunks)
-        return field
-
-    @property
-    def of_origin(self) -> InFlight | None:
-        """The origin's request; there is at most one."""
-        return next((entry for entry in self._open.values() if entry.source == ORIGIN), None)
+            field |= entry.chunks
+        return Bitfield(field)
 
     @property
     def near(self) -> tuple[InFlight, ...]:
         """Requests to near sources."""
-        return tuple(entry for entry in self._open.values() if entry.source != ORIGIN)
+        if self._near is None:
+            self._near = tuple([entry for entry in self._open.values() if entry.source != ORIGIN])
+        return self._near

@@ -44,7 +44,7 @@ class Saying:
         brought = NO_CHUNKS if chunks is None else self.said.claimed & chunks.digesting
         if brought and said.content_ids == self.said.content_ids:
             said = replace(said, claimed=Bitfield(said.claimed | brought))
-        if said == self.said:
+        if said is self.said or said == self.said:
             return []
         self.said = said
         return [

@@ -67,6 +67,8 @@ class SourceBook:
         """Their entries; None: not looked up since somebody came or left."""
         self._keen: list[_Entry] | None = None
         """The peers that fetch the content too; None: as above."""
+        self._any_giver: bool | None = None
+        """Some peer does not fetch the content; None: as above."""
         self._patience_s = self.claims.patience_s
         """How long claims were believed when the entries were looked at."""
         self._next_change: float | None = None
@@ -85,6 +87,13 @@ class SourceBook:
     def any_peer(self) -> bool:
         """Another agent offers something of this content."""
         return any(kind_of(source) is SourceKind.PEER for source in self._entries)
+
+    @property
+    def any_giver(self) -> bool:
+        """Another agent offers this content and does not fetch it."""
+        if self._any_giver is None:
+            self._any_giver = any(entry.peer is not None and not entry.wants for entry in self._entries.values())
+        return self._any_giver
 
     @property
     def spreaders(self) -> int:
@@ -143,7 +152,7 @@ class SourceBook:
 
     def _company_changed(self) -> None:
         self.others_came = True
-        self._ordered = self._keen = self._next_change = None
+        self._ordered = self._keen = self._any_giver = self._next_change = None
 
     def _count_wanting(self, more: int) -> None:
         before, self._wanting = self.spreading, self._wanting + more

@@ -203,9 +203,10 @@ class FileTransfer:
 
     def _take(self, event: ev.FileEvent, now: float, out: list[cmd.Command]) -> None:
         match event:
+            case ev.SourceOffered():
+                self._offered(event, now, out)
             case (
-                ev.SourceOffered()
-                | ev.SourceLost()
+                ev.SourceLost()
                 | ev.CrowdSized()
                 | ev.RangeArrived()
                 | ev.RangeReceived()
@@ -248,12 +249,20 @@ class FileTransfer:
             case _:
                 assert_never(event)
 
+    def _offered(self, event: ev.SourceOffered, now: float, out: list[cmd.Command]) -> None:
+        fetching = self._held.fetching
+        if fetching is None or not self._asks_near():
+            return
+        fetching.offered(event, now, out)
+        if self.phase is Phase.GATHERING:
+            self._perhaps_gathered(now)
+
     def _fetch_event(self, event: ev.FetchEvent, now: float, out: list[cmd.Command]) -> None:
         requests = self._means.requests
         if isinstance(event, ev.RangeReceived | ev.RangeFailed) and requests.close_orphan(event.request):
             return
         fetching = self._held.fetching
-        if fetching is None or (isinstance(event, ev.SourceOffered) and not self._asks_near()):
+        if fetching is None:
             return
         mine = isinstance(event, ev.RangeFailed) and requests.get(event.request) is not None
         fetching.handle(event, now, out)

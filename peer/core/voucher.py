@@ -40,22 +40,34 @@ class VoucherBook:
     """Every voucher heard for one content, by chunk. Two digests for one chunk are a conflict: one is wrong."""
 
     def __init__(self) -> None:
+        self._only: dict[ChunkIndex, Voucher] = {}
+        """Of nearly every chunk one voucher is heard: it needs no more room than this."""
         self._heard: dict[ChunkIndex, dict[ChunkDigest, dict[PeerId, Voucher]]] = {}
+        """Of the others."""
         self._liars: set[PeerId] = set()
 
     def hear(self, voucher: Voucher) -> bool:
         """Remember a voucher whose signature has been checked. False when its signer's word counts no more."""
         if voucher.signer in self._liars:
             return False
-        self._heard.setdefault(voucher.chunk, {}).setdefault(voucher.digest, {})[voucher.signer] = voucher
+        chunk = voucher.chunk
+        if chunk not in self._heard and (only := self._only.setdefault(chunk, voucher)) is not voucher:
+            self._heard[chunk] = {only.digest: {only.signer: only}}
+            del self._only[chunk]
+        if chunk in self._heard:
+            self._heard[chunk].setdefault(voucher.digest, {})[voucher.signer] = voucher
         return True
 
     def digests(self, chunk: ChunkIndex) -> tuple[ChunkDigest, ...]:
         """The digests claimed for a chunk, in the order they were first heard; more than one is a conflict."""
-        return tuple(self._heard.get(chunk, ()))
+        only = self._only.get(chunk)
+        return tuple(self._heard.get(chunk, ())) if only is None else (only.digest,)
 
     def vouchers(self, chunk: ChunkIndex, digest: ChunkDigest) -> tuple[Voucher, ...]:
         """The vouchers for one digest of a chunk, in the order they were heard."""
+        only = self._only.get(chunk)
+        if only is not None:
+            return (only,) if only.digest == digest else ()
         return tuple(self._heard.get(chunk, {}).get(digest, {}).values())
 
     def refute(
@@ -63,16 +75,19 @@ class VoucherBook:
     ) -> tuple[PeerId, ...]:
         """A chunk's digest is known for certain: name everybody who vouched for another under one of these ids."""
         return tuple(
-            signer
-            for digest, signers in self._heard.get(chunk, {}).items()
-            for signer, voucher in signers.items()
-            if digest != truth and voucher.content_id in content_ids
+            voucher.signer
+            for digest in self.digests(chunk)
+            if digest != truth
+            for voucher in self.vouchers(chunk, digest)
+            if voucher.content_id in content_ids
         )
 
     def forget_signer(self, signer: PeerId) -> list[tuple[ChunkIndex, ChunkDigest]]:
         """A banned signer's word counts no more. Returns what rested on it alone."""
         self._liars.add(signer)
-        baseless = []
+        baseless = [(chunk, only.digest) for chunk, only in self._only.items() if only.signer == signer]
+        for chunk, _ in baseless:
+            del self._only[chunk]
         for chunk, claims in self._heard.items():
             for digest in list(claims):
                 if claims[digest].pop(signer, None) is not None and not claims[digest]:

@@ -49,6 +49,7 @@ FULL = Snapshot(
     provenance=Provenance(pairs=((ORIGIN, Reason.OURS), (CACHE, Reason.NEAREST)), runs=(3, 2, 1, 0, 250, 1)),
     seconds=12.5,
     fastest=1e6,
+    rejections=2,
 )
 
 
