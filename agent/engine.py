@@ -162,7 +162,7 @@ class Engine:
         if not self._stopping:
             self.manager.handle(event, self._loop.time())
             self.settle()
-            if isinstance(event, ev.RangeArrived):
+            if isinstance(event, ev.RangeArrived | ev.RangeReceived):
                 self._tell_progress(event.file)
 
     def surround(self, surroundings: Surroundings) -> None:

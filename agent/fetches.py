@@ -239,6 +239,9 @@ class Fetches:
         return PartSink(part, layout, self.fresh, partial(self._arrived, command))
 
     def _arrived(self, command: cmd.FetchRange, item: ByteRange) -> None:
+        """What comes from near comes in small ranges: the last bytes of one are told with its end."""
+        if item.stop == command.item.stop and kind_of(command.source) is SourceKind.PEER:
+            return
         self._context.post(ev.RangeArrived(file=self._work.file, request=command.request, item=item))
 
     def _layout(self) -> ChunkLayout:

@@ -22,7 +22,7 @@ from pathlib import Path
 from bench.report import Column, Spread, Table, complain, json_line
 from peer import durable
 from peer.body import BodyReceiver
-from peer.core import wire
+from peer.core import voucherwire, wire
 from peer.core.failure import Failure
 from peer.core.voucher import PeerId, Voucher
 from peer.identity import GroupKey, Identity, verify_voucher
@@ -207,7 +207,7 @@ def _heads() -> list[Part]:
 def _vouchers(identity: Identity) -> list[Part]:
     content, digest = ContentId("cd" * 32), chunk_digest(b"chunk")
     made = [identity.vouch(content, ChunkIndex(chunk), digest) for chunk in range(16)]
-    header, first, certificate = wire.format_vouchers(made), made[0], identity.certificate_der
+    header, first, certificate = voucherwire.format_vouchers(made), made[0], identity.certificate_der
     stranger = Voucher(
         content_id=content, chunk=ChunkIndex(0), digest=digest, signer=PeerId("0" * 64), signature=bytes(64)
     )
@@ -216,8 +216,10 @@ def _vouchers(identity: Identity) -> list[Part]:
     return [
         Part(name="sign a voucher", run=_repeat(lambda: identity.vouch(content, ChunkIndex(0), digest))),
         Part(name="verify a voucher", run=_repeat(lambda: verify_voucher(first, certificate))),
-        Part(name="write 16 vouchers into a header", run=_repeat(lambda: wire.format_vouchers(made))),
-        Part(name="read 16 vouchers from a header", run=_repeat(lambda: wire.parse_vouchers(header, content))),
+        Part(name="write 16 vouchers into a header", run=_repeat(lambda: voucherwire.format_vouchers(made))),
+        Part(
+            name="read 16 vouchers from a header", run=_repeat(lambda: voucherwire.parse_vouchers(header, content))
+        ),
     ]
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from peer.body import PEER_LIMITS, BodyReceiver
 from peer.call import Body, Document, bad_response
-from peer.core import wire
+from peer.core import voucherwire, wire
 from peer.core.failure import Failure, FailureKind, failure_of_status
 from peer.core.voucher import PeerId, Voucher
 from peer.core.wire import Distrust, Hello, Offer
@@ -154,7 +154,9 @@ class PeerClient:
             if head.content_range != wire.ContentRange(item, layout.length) or head.length != item.length:
                 return bad_response("another range than the one asked for")
             try:
-                vouchers = wire.parse_vouchers(head.headers.get("nearfetch-vouchers", ""), request.content_id)
+                vouchers = voucherwire.parse_vouchers(
+                    head.headers.get("nearfetch-vouchers", ""), request.content_id
+                )
             except wire.WireError as error:
                 return bad_response(str(error))
             return BodyReceiver(

@@ -42,6 +42,11 @@ class Ban:
     since: float
     until: float
 
+    @property
+    def reason(self) -> str:
+        """Why, for people."""
+        return ": ".join(filter(None, (self.offence, self.detail))) or "banned by an administrator"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:

@@ -27,7 +27,7 @@ from peer.errors import IdentityError
 from peer.exclusion import Effects, Exclusion
 from peer.following import Told
 from peer.identity import Identity
-from peer.ledger import Ban, Traffic
+from peer.ledger import Traffic
 from peer.meeting import DISTRUST, Meeting, MeetingListener
 from peer.memory import Memory
 from peer.questions import Questions
@@ -261,9 +261,8 @@ class PeerNetwork:
     async def follow(
         self, peer_id: PeerId, content_ids: Sequence[ContentId], told: Told, wait_s: int
     ) -> Failure | None:
-        """`told` hears what a live peer has of a content, and every change; see `PeerClient.follow`.
-
-        Asked anew, and told from the beginning, when others are banned than before."""
+        """`told` hears what a live peer has of a content, and every change (see `PeerClient.follow`); from the
+        beginning when others are banned than before."""
         address = self._address(peer_id)
         if isinstance(address, Failure):
             return address
@@ -345,7 +344,6 @@ class PeerNetwork:
         return self._exclusion.forget_all()
 
     # inside: what others tell us
-
     def _begin(self) -> None:
         now = time.monotonic()
         for host, port in self._settings.static_peers:
@@ -459,7 +457,7 @@ class PeerNetwork:
             given=traffic.given,
             taken=traffic.taken,
             version=peer.version if peer else "",
-            reason=_reason_of(ban) if ban is not None else _SAID_TO_LIE if said_to_lie else "",
+            reason=ban.reason if ban is not None else _SAID_TO_LIE if said_to_lie else "",
             banned_until=ban.until if ban else None,
         )
 
@@ -499,7 +497,3 @@ _SAID_TO_LIE = "left alone: two others say that it lies"
 def _load_identity(settings: NetworkSettings) -> Identity:
     durable.make_private_directory(settings.home)
     return Identity.load_or_create(settings.home, settings.group, time.time(), settings.name)
-
-
-def _reason_of(ban: Ban) -> str:
-    return ": ".join(filter(None, (ban.offence, ban.detail))) or "banned by an administrator"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 from peer.channel import Channel
-from peer.core import wire
+from peer.core import voucherwire, wire
 from peer.core.admission import Admission
 from peer.core.trust import Refusal
 from peer.core.voucher import PeerId, Voucher
@@ -193,7 +193,7 @@ class PeerServer:
             if known is None or known[0] != vouchers:
                 if len(self._voucher_texts) >= VOUCHER_TEXTS_KEPT:
                     self._voucher_texts.clear()
-                known = (vouchers, wire.format_vouchers(vouchers[: wire.VOUCHERS_A_CHUNK]))
+                known = (vouchers, voucherwire.format_vouchers(vouchers[: voucherwire.VOUCHERS_A_CHUNK]))
                 self._voucher_texts[content_id, chunk] = known
             texts.append(known[1])
         return ", ".join(texts)

@@ -98,7 +98,7 @@ class ChunkLayout:
         stop = min(item.stop, self.length)
         if item.start >= stop:
             return range(0)
-        return range(item.start // self.chunk_bytes, -(-stop // self.chunk_bytes))
+        return range(item.start // self.chunk_bytes, (stop - 1) // self.chunk_bytes + 1)
 
     def inside(self, item: ByteRange) -> range:
         """Indexes of the chunks that lie wholly in `item` (the short last chunk counts when its end does)."""

@@ -85,6 +85,11 @@ class RangeSet:
         index = bisect_right(self._starts, start) - 1
         return index >= 0 and stop <= self._stops[index]
 
+    def reaches(self, start: int, stop: int) -> bool:
+        """True when at least one byte of `[start, stop)` is in the set."""
+        index = bisect_right(self._stops, start)
+        return index < len(self._starts) and self._starts[index] < stop
+
     @property
     def total(self) -> int:
         """Bytes in the set."""

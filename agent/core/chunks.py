@@ -87,9 +87,11 @@ class ChunkBook:
         count = mask = 0
         for chunk in chunks:
             mask |= 1 << chunk
-            for item in self.held.held(self.layout.range_of(chunk)):
-                count += item.length
-                self.held.subtract(item)
+            start = chunk * self.layout.chunk_bytes
+            if self.held.reaches(start, start + self.layout.chunk_bytes):
+                before = self.held.total
+                self.held.subtract(self.layout.range_of(chunk))
+                count += before - self.held.total
         if not mask & (self.proven | self.digesting | self.inherited | self._tainted):
             return count
         for name in ("proven", "digesting", "from_origin", "inherited", "_tainted"):

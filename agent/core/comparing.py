@@ -70,6 +70,8 @@ class Comparing:
         self._rng = rng
         self._of_near = NO_CHUNKS
         """Chunks that were compared with a peer's, or are being."""
+        self._given_up = NO_CHUNKS
+        """... and those of them with which nothing could be compared after all."""
         self._first: Bitfield | None = None
         """Those with which it began: the origin is asked afterwards. None: it has not begun."""
         self._sampled: Counter[PeerId] = Counter()
@@ -109,6 +111,15 @@ class Comparing:
         far = self._next_of_origin(left)
         self.origin_only = Bitfield(self.origin_only | far)
         return Bitfield(near | far)
+
+    def given_up(self, sight: Sight) -> Bitfield:
+        """What was to be compared with a peer's, and nobody has it any more but who vouched for it before: it may
+        come from there again."""
+        lone = Bitfield(self._of_near & sight.missing & ~self.origin_only & ~self._given_up)
+        for _, have, _ in sight.offers:
+            lone = Bitfield(lone & ~have)
+        self._given_up = Bitfield(self._given_up | lone)
+        return lone
 
     # --- of the origin ---------------------------------------------------------------------------------------
 

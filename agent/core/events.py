@@ -106,7 +106,8 @@ class RangeArrived(_FileEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeReceived(_FileEvent):
-    """A request ended well: every byte arrived. `item.stop` tells the length when that was unknown."""
+    """A request ended well: every byte arrived, also those of which no `RangeArrived` told. `item.stop` tells the
+    length when that was unknown."""
 
     request: RequestId
     item: ByteRange

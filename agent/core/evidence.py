@@ -142,6 +142,9 @@ class Evidence:
             awaited=Bitfield(missing & self.origin_only),
             offers=tuple(self._sources.offers(now)) if near else (),
         )
+        for chunk in chunks_in(self.comparing.given_up(sight)):
+            for signer in self._signers(chunk):
+                self._sources.forgive(peer_source(signer), Bitfield(1 << chunk))
         chosen = self.comparing.choose(sight, self._signers)
         for chunk in chunks_in(Bitfield(chosen & ~self.comparing.origin_only)):
             for signer in self._signers(chunk):  # another's word is wanted

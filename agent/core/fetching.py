@@ -245,7 +245,7 @@ class Fetching:
     def handle(self, event: ev.FetchEvent, now: float, out: list[cmd.Command]) -> None:
         """Take one event. A request that is over is unknown: what is still said of it changes nothing."""
         self._now = now
-        self._stale = self._stale or not isinstance(event, ev.RangeArrived)
+        self._stale = self._stale or not isinstance(event, ev.RangeArrived | ev.ChunkDigested)
         match event:
             case ev.SourceOffered():
                 self.offered(event, now, out)
@@ -416,7 +416,7 @@ class Fetching:
             return
         if self._share.whole_only or not self._sources.usable(source, now):
             return
-        near = Bitfield(have & ~self._evidence.origin_only)
+        near = Bitfield(have & ~self._sources.shunned(source) & ~self._evidence.origin_only)
         if self._crowd.overtaken(entry, near, self.chunks.layout.chunk_bytes) and not self._tops_up(now):
             self._abort(entry, out)
 
@@ -467,6 +467,9 @@ class Fetching:
             out.append(cmd.Progressed(file=self._spec.file))
 
     def _received(self, event: ev.RangeReceived, out: list[cmd.Command]) -> None:
+        entry = self._requests.get(event.request)
+        if entry is not None and entry.cursor < event.item.stop:
+            self._arrived(event.request, ByteRange(entry.cursor, event.item.stop), self._now, out)
         entry = self._requests.close(event.request)
         if entry is None:
             return
@@ -501,9 +504,17 @@ class Fetching:
     def _digested(self, event: ev.ChunkDigested, now: float, out: list[cmd.Command]) -> None:
         if self.chunks is None or self._evidence is None:
             return
-        before = self.chunks.proven
+        before, missing = self.chunks.proven, self.chunks.missing
         self._evidence.digested(event, out)
         fresh = (self.chunks.proven & ~before) >> event.chunk & 1
+        if (
+            not fresh
+            or self.chunks.missing != missing
+            or self._sources.others_came
+            or self._share.whole_only
+            or self._evidence.comparing is not None
+        ):
+            self._stale = True
         if fresh and self._keeping.is_followed and not self.chunks.came_from_origin(event.chunk):
             self._keeping.grew(self.chunks.layout.range_of(event.chunk), now)
 

@@ -246,6 +246,17 @@ class SourceBook:
             entry.shunned = Bitfield(entry.shunned | chunks)
             entry.seen = None
 
+    def forgive(self, source: SourceId, chunks: Bitfield) -> None:
+        """It may be asked for these chunks again."""
+        if (entry := self._entries.get(source)) is not None and entry.shunned & chunks:
+            entry.shunned = Bitfield(entry.shunned & ~chunks)
+            entry.seen = None
+
+    def shunned(self, source: SourceId) -> Bitfield:
+        """Chunks that it is not asked for any more."""
+        entry = self._entries.get(source)
+        return NO_CHUNKS if entry is None else entry.shunned
+
     def took_too_long(self, source: SourceId, chunks: Bitfield, now: float) -> None:
         """Somebody else is to bring these chunks. Silence is a failure, slowness is none."""
         self.shun(source, chunks)
@@ -286,6 +297,13 @@ class SourceBook:
     def _look(self, entry: _Entry, now: float) -> NearSource:
         """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
         promise, claimed = entry.promise, entry.claimed
+        calm = entry.in_flight == 0 and now >= entry.cool_until and entry.busy_since is None
+        if calm and promise is not None and not promise.owing:
+            entry.seen_until = math.inf
+            have = Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have
+            free, trial = self._free_slots(entry), self._cautious and entry.pace_s is None
+            seen = entry.seen = NearSource(entry.source, have, claimed, free, False, entry.wants, 0, trial)
+            return seen
         late = promise is not None and promise.owing != NO_CHUNKS and self.claims.late(promise, now)
         cools = now < entry.cool_until
         if claimed and (late or (entry.peer is not None and cools and entry.busy_since is None)):

@@ -10,6 +10,8 @@ Never knows: agents, chunks' content, why something is fetched.
 
 from __future__ import annotations
 
+import math
+
 from bench.sim.clock import Clock
 from bench.sim.network import Flow, Link
 
@@ -68,20 +70,28 @@ class EvenNetwork:
         flow.at = now
         if not flow.links:
             return
-        given = [link.given + link.share * (now - link.at) for link in flow.links]
-        come = min([there - before for there, before in zip(given, flow.given, strict=True)])
-        flow.given = given
+        come, given = math.inf, flow.given
+        for index, link in enumerate(flow.links):
+            there = link.given + link.share * (now - link.at)
+            if there - given[index] < come:
+                come = there - given[index]
+            given[index] = there
         flow.place = min(float(flow.stop), flow.place + come)
 
     def _arm(self, flow: Flow) -> None:
         """Look at it when its mark may be reached, or it was silent for long. Too early does no harm."""
         due = flow.told_at + PIECE_S
         if flow.links:
-            flow.rate = rate = min([link.share for link in flow.links])
+            rate = math.inf
+            for link in flow.links:
+                if link.share < rate:
+                    rate = link.share
+            flow.rate = rate
             needs_s = (flow.mark - flow.place) / rate
             if needs_s > EARLY_FROM_S:
                 needs_s *= EARLY
-            due = min(due, flow.at + needs_s)
+            if flow.at + needs_s < due:
+                due = flow.at + needs_s
         tick = self._clock.tick_of(due)
         if not flow.armed or tick < flow.armed:
             flow.armed = tick

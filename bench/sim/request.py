@@ -72,8 +72,9 @@ class Request(Flow):
 
     @property
     def _wanted(self) -> int:
-        chunks = self.taker.content.layout.touched_by(ByteRange(self.began, self.stop))
-        return ((1 << len(chunks)) - 1) << chunks[0]
+        size = self.taker.content.layout.chunk_bytes
+        first, last = self.began // size, (self.stop - 1) // size
+        return ((2 << (last - first)) - 1) << first
 
     # --- its end ---------------------------------------------------------------------------------------------
 
@@ -144,7 +145,8 @@ class Request(Flow):
         """The vouchers; what was altered is remembered."""
         found: tuple[Voucher, ...] = ()
         noise, banned = self.taker.noise, self.taker.host.trust.banned
-        for chunk in self.taker.content.layout.touched_by(ByteRange(self.began, self.stop)):
+        size = self.taker.content.layout.chunk_bytes
+        for chunk in range(self.began // size, (self.stop - 1) // size + 1):
             noise.discard(chunk)
             if giver.host.lies and _lies_about(chunk, giver.host.lies):
                 noise.add(chunk)

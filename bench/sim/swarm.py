@@ -100,9 +100,9 @@ class Swarm:
         self.ask_s = 2 * world.latency_s + OVERHEAD_S
         self.meet_s = MEET_S + 4 * world.latency_s
         big = scenario.agents > EXACT_HOSTS
-        self.turn_s = _turn_s(scenario.agents)
-        """What happens to an agent within this time is heard together."""
         self.clock = Clock(BIG_TICK_S if big else TICK_S)
+        self.turn_ticks = round(_turn_s(scenario.agents) / self.clock.tick_s)
+        """An agent has a turn that often, if something happened. 0: as soon as it happens."""
         self.network = EvenNetwork(self.clock) if big else Network(self.clock)
         self.origin = Link(goodput(scenario.origin.up))
         self.origin_sent = 0.0

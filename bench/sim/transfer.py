@@ -49,12 +49,14 @@ class Transfer:
         "content",
         "core",
         "crowd",
+        "digested",
         "done",
         "file",
         "have",
         "host",
         "idle_since",
         "inbox",
+        "met",
         "neighbours",
         "news_due",
         "noise",
@@ -79,6 +81,8 @@ class Transfer:
         self.claimed = NO_CHUNKS
         self.wants = False
         self.neighbours: list[Transfer] = []
+        self.met = False
+        """They were asked for the first time, and have answered: what happened until then is heard at once."""
         self.crowd = 0
         """About so many want it, if there are more than can be asked."""
         self.asks = False
@@ -89,6 +93,8 @@ class Transfer:
         self.news_due = 0
         self.unheard: dict[Transfer, None] = {}
         self.inbox: list[ev.FileEvent] = []
+        self.digested: list[ev.FileEvent] = []
+        """Digests that are known within the turn in which they were asked for."""
         self.awake = False
         """It has a turn soon."""
         self.vouchers: dict[int, Voucher] = {}
@@ -134,8 +140,11 @@ class Transfer:
 
     def _wake(self) -> None:
         self.awake = True
-        clock = self.swarm.clock
-        clock.at(clock.now + self.swarm.turn_s, Transfer._turn, self)
+        clock, ticks = self.swarm.clock, self.swarm.turn_ticks
+        if ticks and self.met:
+            clock.at_tick(clock.tick + 1 + (self.host.number - clock.tick - 1) % ticks, _take_turn, self)
+        else:
+            clock.at(clock.now, _take_turn, self)
 
     def _turn(self) -> None:
         """The core hears what has happened, and what it commands happens."""
@@ -147,10 +156,14 @@ class Transfer:
         if self.unheard:
             events[:0] = self._news_of(self.unheard)
             self.unheard = {}
-        for command in core.handle_all(events, self.swarm.clock.now):
-            perform = _PERFORM.get(type(command))
-            if perform is not None:
-                perform(self, command)
+        while True:
+            for command in core.handle_all(events, self.swarm.clock.now):
+                perform = _PERFORM.get(type(command))
+                if perform is not None:
+                    perform(self, command)
+            if not self.digested:
+                break
+            events, self.digested = self.digested, []
         self._arm()
 
     def _arm(self) -> None:
@@ -221,14 +234,19 @@ class Transfer:
             self.idle_since = self.swarm.clock.now
 
     def _digest(self, command: cmd.DigestChunk) -> None:
-        self.swarm.clock.at(
-            self.swarm.clock.now + command.item.length / DIGEST_BYTES_PER_S, self._digested, command
-        )
+        clock = self.swarm.clock
+        if self.swarm.turn_ticks:
+            self.digested.append(self._digest_of(command))
+        else:
+            clock.at(clock.now + command.item.length / DIGEST_BYTES_PER_S, self._digested, command)
 
     def _digested(self, command: cmd.DigestChunk) -> None:
+        self.post(self._digest_of(command))
+
+    def _digest_of(self, command: cmd.DigestChunk) -> ev.ChunkDigested:
         chunk = command.chunk
         digests = self.content.noise if chunk in self.noise else self.content.digests
-        self.post(ev.ChunkDigested(file=self.file, chunk=chunk, digest=digests[chunk], token=command.token))
+        return ev.ChunkDigested(file=self.file, chunk=chunk, digest=digests[chunk], token=command.token)
 
     def vouchers_for(self, chunk: int, banned: set[Host]) -> tuple[Voucher, ...]:
         """What goes with this chunk, without those of whom the receiver believes nothing."""
@@ -278,6 +296,7 @@ class Transfer:
         self.unheard.update(dict.fromkeys(news))
         self._size_up()
         self.post(ev.NearAnswered(file=self.file))
+        self.met = True
 
     def _size_up(self) -> None:
         """Of the neighbours a share wants it; of all others about as many, in proportion, will do."""
@@ -342,11 +361,12 @@ class Transfer:
                     other._wake()
 
     def _news_of(self, others: Iterable[Transfer]) -> list[ev.FileEvent]:
-        avoids = self.host.trust.avoids
+        trust = self.host.trust
         return [
-            other._said_to(self) or ev.SourceLost(file=self.file, source=other.host.source)
+            (other.offer if trust.calm and other.host.trust.calm else other._said_to(self))
+            or ev.SourceLost(file=self.file, source=other.host.source)
             for other in others
-            if other.host.alive and not avoids(other.host)
+            if other.host.alive and (trust.calm or not trust.avoids(other.host))
         ]
 
     def _said_to(self, listener: Transfer) -> ev.SourceOffered | None:
@@ -378,7 +398,7 @@ class Transfer:
         if not liar.lies:
             raise self.swarm.broken(f"{self.host.name} reports {liar.name}, which is honest: {command.offence}")
         if command.offence in BANNING:
-            self.host.trust.banned.add(liar)
+            self.host.trust.ban(liar)
             for transfer in self.host.transfers:
                 transfer.forget(liar)
                 clock = self.swarm.clock
@@ -426,7 +446,7 @@ class Transfer:
         self.idle_since = None
 
 
-_look, _say = Transfer.look, Transfer.say
+_take_turn, _look, _say = Transfer._turn, Transfer.look, Transfer.say
 _PERFORM: dict[type, Callable[[Transfer, Any], None]] = {
     cmd.ProbeOrigin: Transfer._probe,
     cmd.PrepareFile: Transfer._prepare,

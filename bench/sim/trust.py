@@ -21,9 +21,11 @@ ASK_ANEW_S = 0.3
 class Trust:
     """Of one host."""
 
-    __slots__ = ("_said", "banned")
+    __slots__ = ("_said", "banned", "calm")
 
     def __init__(self) -> None:
+        self.calm = True
+        """It has heard of no liar yet."""
         self.banned: set[Host] = set()
         """Found lying by itself: their word counts no more."""
         self._said: dict[Host, set[Host]] = {}
@@ -33,10 +35,16 @@ class Trust:
         """It is not asked for anything."""
         return other in self.banned or len(self._said.get(other, ())) >= WITNESSES
 
+    def ban(self, liar: Host) -> None:
+        """It was found lying."""
+        self.calm = False
+        self.banned.add(liar)
+
     def hears(self, witness: Host, liar: Host) -> bool:
         """A witness says that it was lied to. True: from now on the liar is left alone."""
         if witness in self.banned:
             return False
+        self.calm = False
         before = self.avoids(liar)
         self._said.setdefault(liar, set()).add(witness)
         return self.avoids(liar) and not before

@@ -17,16 +17,14 @@ Every parser here raises `WireError` and nothing else, whatever it is given. Nev
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
 
-from peer.core.voucher import PeerId, Voucher
-from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId, decode_bitfield, encode_bitfield
+from peer.core.voucher import PeerId
+from validation.content import Bitfield, ChunkLayout, ContentId, decode_bitfield, encode_bitfield
 from validation.ranges import ByteRange
 
 PROTOCOL = 1
@@ -36,9 +34,6 @@ HEADERS_LIMIT = 64
 DOCUMENT_LIMIT = 1024 * 1024
 """Bytes of a JSON document or certificate (reliability 3.2, 61)."""
 CHUNKS_A_REQUEST = 16
-VOUCHERS_A_CHUNK = 3
-"""So that 16 chunks' vouchers (226 bytes each) stay below the limit of a head."""
-VOUCHERS_A_REQUEST = CHUNKS_A_REQUEST * VOUCHERS_A_CHUNK
 MAX_RETRY_AFTER_S = 86_400.0
 DISTRUSTS_A_REQUEST = 8
 CONTENTS_A_STREAM = 8
@@ -75,7 +70,6 @@ _RANGE = re.compile(r"bytes=([0-9]{1,16})-([0-9]{1,16})", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
 _DISTRUST = re.compile(r"([0-9a-f]{64})(;lied)?", re.ASCII)
-_VOUCHER = re.compile(r"([0-9]{1,10});([0-9a-f]{64});([0-9a-f]{64});([A-Za-z0-9_-]{86})", re.ASCII)
 
 NOBODY: frozenset[PeerId] = frozenset()
 
@@ -307,7 +301,7 @@ def format_response(status: int, body: bytes = b"", headers: Iterable[tuple[str,
 
 
 def format_range_head(item: ByteRange, total: int, vouchers: str) -> bytes:
-    """The head of a 206 for `item` of a content of `total` bytes; `vouchers` is from `format_vouchers` or empty."""
+    """The head of a 206 for `item` of a content of `total` bytes; `vouchers`: see `peer.core.voucherwire`."""
     said = f"Nearfetch-Vouchers: {vouchers}\r\n" if vouchers else ""
     return (
         "HTTP/1.1 206 Partial Content\r\nContent-Type: application/octet-stream\r\n"
@@ -377,43 +371,6 @@ def check_offer(offer: Offer) -> Offer:
     except ValueError as error:
         raise WireError(f"an impossible offer: {error}") from error
     return offer
-
-
-def format_vouchers(vouchers: Iterable[Voucher]) -> str:
-    """The value of `Nearfetch-Vouchers`: `chunk;digest;signer;signature, …` (hex, hex, base64url unpadded)."""
-    return ", ".join(
-        f"{voucher.chunk};{voucher.digest.hex()};{voucher.signer};"
-        f"{base64.urlsafe_b64encode(voucher.signature).rstrip(b'=').decode('ascii')}"
-        for voucher in vouchers
-    )
-
-
-def parse_vouchers(value: str, content_id: ContentId) -> tuple[Voucher, ...]:
-    """Read `Nearfetch-Vouchers`; signatures are not checked here. Raises WireError."""
-    if not value:
-        return ()
-    items = value.split(", ", VOUCHERS_A_REQUEST)
-    if len(items) > VOUCHERS_A_REQUEST:
-        raise WireError("too many vouchers")
-    return tuple(_voucher(item, content_id) for item in items)
-
-
-def _voucher(text: str, content_id: ContentId) -> Voucher:
-    match = _VOUCHER.fullmatch(text)
-    if match is None:
-        raise WireError("not a voucher")
-    chunk, digest, signer, signature = match.groups()
-    try:
-        raw = base64.urlsafe_b64decode(signature + "==")
-    except binascii.Error as error:
-        raise WireError("a signature that is not base64url") from error
-    return Voucher(
-        content_id=content_id,
-        chunk=ChunkIndex(int(chunk)),
-        digest=bytes.fromhex(digest),
-        signer=PeerId(signer),
-        signature=raw,
-    )
 
 
 def _usual_request(match: re.Match[bytes]) -> RequestHead:

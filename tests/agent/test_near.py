@@ -132,7 +132,7 @@ async def asking(
 
 
 def held(agent: Agent) -> int:
-    """Questions that this agent holds."""
+    """Who listens for news of this agent."""
     return agent.network._server.listening
 
 
@@ -173,7 +173,7 @@ async def test_who_has_it_all_is_known_before_the_answer_and_not_watched(lan: La
         assert list(asked.sources) == [peer_source(ben.id)]
         await asked.offered(ben, 0, 1)
         await until(lambda: held(cid) == 1, "who has nothing is watched")
-        assert held(ben) == 0
+        await until(lambda: held(ben) == 0, "who has it all is not")
     assert asked.posted[-1] == NearAnswered(file=FILE)
     await until(lambda: held(cid) == 0, "nobody is asked any more")
 
@@ -183,6 +183,7 @@ async def test_content_cut_in_another_way_is_nothing(lan: Lan, tmp_path: Path) -
     ben = await lan.start_beside("ben", ann)
     await publish(ben, tmp_path)
     async with asking(ann, layout=ChunkLayout(length=len(DATA) + 1, chunk_bytes=LAYOUT.chunk_bytes)) as asked:
+        await asked.answered()
         await until(lambda: held(ben) == 1, "it may change")
         assert asked.posted == [NearAnswered(file=FILE)]
 

@@ -19,7 +19,7 @@ from peer import call as call_module
 from peer import client as client_module
 from peer.body import BodyLimits, BodyReceiver
 from peer.client import PeerAddress, PeerClient, PeerFetch
-from peer.core import wire
+from peer.core import voucherwire, wire
 from peer.core.admission import AdmissionLimits
 from peer.core.failure import Failure, FailureKind
 from peer.core.voucher import PeerId
@@ -611,7 +611,7 @@ async def test_certificates_that_we_know_are_not_asked_for(members: Members, wor
 
 async def test_vouchers_for_other_chunks_are_dropped(members: Members, workers: Workers) -> None:
     me = members.identity("hostile")
-    text = wire.format_vouchers([me.vouch(A, ChunkIndex(chunk), chunk_digest(b"")) for chunk in (0, 3, 99)])
+    text = voucherwire.format_vouchers([me.vouch(A, ChunkIndex(chunk), chunk_digest(b"")) for chunk in (0, 3, 99)])
     knowing = PeerClient(members.identity("client"), workers, lambda: None, members.certificates.get)
     async with hostile(members, answering(good_head(vouchers=text) + BODY)) as address:
         assert await fetch(knowing, address) == Fetched(item=ITEM)

@@ -18,8 +18,8 @@ from peer import channel
 from peer import server as server_module
 from peer import serving as serving_module
 from peer.cache import CacheLimits, Deletion, NewChunk, PeerCache
-from peer.client import CONNECTIONS_A_PEER, WATCHES_A_PEER, PeerAddress
-from peer.core import wire
+from peer.client import CONNECTIONS_A_PEER, STREAMS_A_PEER, PeerAddress
+from peer.core import voucherwire, wire
 from peer.core.admission import Admission, AdmissionLimits
 from peer.core.voucher import PeerId
 from peer.errors import ListenError
@@ -386,7 +386,7 @@ async def test_above_the_slots_one_comes_back_later(
 
 
 async def test_so_many_connections_a_peer(members: Members, workers: Workers, caller: ssl.SSLContext) -> None:
-    assert AdmissionLimits().connections_per_peer == CONNECTIONS_A_PEER + WATCHES_A_PEER
+    assert AdmissionLimits().connections_per_peer == CONNECTIONS_A_PEER + STREAMS_A_PEER
     async with serving(members, workers, AdmissionLimits(connections_per_peer=4)) as it:
         async with (
             talking(it.address, caller) as one,
@@ -561,7 +561,7 @@ async def test_it_serves_the_real_cache(
             writer.write(wire.format_request(wire.bytes_target(A), None, ByteRange(0, CHUNK)))
             head = wire.parse_response_head(await reader.readuntil(b"\r\n\r\n"))
             assert await reader.readexactly(head.length) == data[:CHUNK]
-            assert wire.parse_vouchers(head.headers["nearfetch-vouchers"], A) == (voucher,)
+            assert voucherwire.parse_vouchers(head.headers["nearfetch-vouchers"], A) == (voucher,)
             writer.write(wire.format_request(wire.bytes_target(A), None, ByteRange(CHUNK, CHUNK + 10)))
             assert wire.parse_response_head(await reader.readuntil(b"\r\n\r\n")).status == 404
             writer.transport.abort()

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from peer.client import PeerAddress, PeerClient
-from peer.core import wire
+from peer.core import voucherwire, wire
 from peer.core.failure import Failure
 from peer.core.news import State
 from peer.core.newswire import STREAM_HEAD, format_news
@@ -212,7 +212,7 @@ class HostilePeer:
         item = ByteRange(request.item.start, min(request.item.stop, len(self._data)))
         if self.mischief is Mischief.SHORT_RANGE and item.length > 1:
             item = ByteRange(item.start, item.start + item.length // 2)
-        head = wire.format_range_head(item, len(self._data), wire.format_vouchers(self._vouchers(request)))
+        head = wire.format_range_head(item, len(self._data), voucherwire.format_vouchers(self._vouchers(request)))
         if self.mischief is Mischief.ENDLESS_LENGTH:
             head = head.replace(b"Content-Length: %d" % item.length, b"Content-Length: %d" % 10**15)
         writer.write(head)

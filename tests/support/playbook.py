@@ -203,7 +203,8 @@ def received(
     flavour: str = "true",
     chunk: int | None = None,
 ) -> Input:
-    """All bytes of the oldest request to this source (for `chunk`) came; by default a peer signed them."""
+    """All bytes of the oldest request to this source (for `chunk`) came; by default a peer signed them. As in the
+    agent, the last ones of a peer are not told of before."""
 
     def make(stage: Stage) -> list[ev.FileEvent]:
         asked = stage.request(who, chunk)
@@ -216,6 +217,8 @@ def received(
         done = ev.RangeReceived(
             file=asked.file, request=asked.request, item=asked.item, vouchers=tuple(given or ())
         )
+        if peer_of(asked.source) is not None:
+            return [done]
         return [ev.RangeArrived(file=asked.file, request=asked.request, item=asked.item), done]
 
     return make

@@ -72,6 +72,14 @@ def test_the_drawing_is_what_it_shows() -> None:
     assert asked_of(stage) == [f"peer:{PEER_B}"]
 
 
+def test_bytes_that_came_with_the_end_of_a_request_count_once() -> None:
+    play = Playbook(draw(ours="---", peer_a="*--", peer_b="-*-"))
+    play >> arrived(PEER_A, count=CHUNK // 2) >> received(PEER_A) << digest(0)
+    play >> received(PEER_B) << digest(1)
+    play.check()
+    assert play.transfer.tally.by_peer == {PEER_A: CHUNK, PEER_B: CHUNK}
+
+
 # --- lies ----------------------------------------------------------------------------------------------------
 
 

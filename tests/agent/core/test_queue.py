@@ -219,13 +219,18 @@ def test_it_decides_as_somebody_who_looks_at_every_job(
         urgent = [one.job for one in queued if one.rank is Rank.FOREGROUND]
         assert list(granted[: len(urgent)]) == urgent
         revoked = set(waiting.decide(float(now)).revoked)
-        staying = [one for job, (one, _) in held.items() if job not in revoked and one.rank is not Rank.FOREGROUND]
-        assert list(granted[len(urgent) :]) == by_hand(queued, staying, slots, per_host)
+        running = {job: one for job, (one, _) in held.items() if one.rank is not Rank.FOREGROUND}
+        staying = [one for job, one in running.items() if job not in revoked]
+        level = min(
+            (one.rank for one in (*queued, *running.values()) if one.rank is not Rank.FOREGROUND), default=None
+        )
+        assert list(granted[len(urgent) :]) == by_hand(queued, staying, level, (slots, per_host))
 
 
-def by_hand(queued: list[Wish], staying: list[Wish], slots: int, per_host: int) -> list[str]:
-    """Who would be granted: one look at each queued job, oldest first."""
-    level = min((one.rank for one in queued + staying if one.rank is not Rank.FOREGROUND), default=None)
+def by_hand(queued: list[Wish], staying: list[Wish], level: Rank | None, limits: tuple[int, int]) -> list[str]:
+    """Who would be granted: one look at each queued job, oldest first. `level`: the highest priority that wants
+    something, also of one that loses its slot now: it goes on wanting it."""
+    slots, per_host = limits
     hosts = [one.host for one in staying]
     found = []
     for one in queued:

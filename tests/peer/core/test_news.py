@@ -83,7 +83,6 @@ def test_a_claim_that_came_and_went_untold_is_remembered() -> None:
 def test_the_first_answer_is_due_at_once_and_nothing_new_is_never_due() -> None:
     assert Pace().due(state(1)) == float("-inf")
     assert pace_after(state(1)).due(state(1)) is None
-    assert pace_after(state(1), 5.0).again == 5.0 + PAUSE_S
 
 
 def test_what_can_wait_waits_for_more_and_what_is_urgent_only_for_what_comes_with_it() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from peer.core import wire
+from peer.core import voucherwire, wire
 from peer.core.voucher import PeerId, Voucher
 from peer.core.wire import BytesRequest, CertificateRequest, HelloRequest, OfferRequest, WireError
 from validation.content import Bitfield, ChunkIndex, ChunkLayout, ContentId, bitfield
@@ -371,13 +371,15 @@ def voucher(chunk: int) -> Voucher:
 
 
 def test_vouchers_are_read_back_and_fit_a_head() -> None:
-    vouchers = tuple(voucher(chunk) for chunk in range(1_000_000_000, 1_000_000_000 + wire.VOUCHERS_A_REQUEST))
-    text = wire.format_vouchers(vouchers)
-    assert wire.parse_vouchers(text, CONTENT) == vouchers
+    vouchers = tuple(
+        voucher(chunk) for chunk in range(1_000_000_000, 1_000_000_000 + voucherwire.VOUCHERS_A_REQUEST)
+    )
+    text = voucherwire.format_vouchers(vouchers)
+    assert voucherwire.parse_vouchers(text, CONTENT) == vouchers
     assert len(wire.format_range_head(ByteRange(0, 10**15), 10**15, text)) < wire.HEAD_LIMIT
-    assert wire.parse_vouchers("", CONTENT) == ()
+    assert voucherwire.parse_vouchers("", CONTENT) == ()
     with pytest.raises(WireError):
-        wire.parse_vouchers(wire.format_vouchers((*vouchers, voucher(1))), CONTENT)
+        voucherwire.parse_vouchers(voucherwire.format_vouchers((*vouchers, voucher(1))), CONTENT)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +389,7 @@ def test_vouchers_are_read_back_and_fit_a_head() -> None:
 def test_broken_vouchers(break_it: object) -> None:
     assert callable(break_it)
     with pytest.raises(WireError):
-        wire.parse_vouchers(break_it(wire.format_vouchers([voucher(1)])), CONTENT)
+        voucherwire.parse_vouchers(break_it(voucherwire.format_vouchers([voucher(1)])), CONTENT)
 
 
 PIECES = st.sampled_from(
@@ -430,7 +432,7 @@ def test_parsers_raise_nothing_but_wire_errors(data: bytes) -> None:
             parse(data)
     text = data.decode("latin-1")
     with contextlib.suppress(WireError):
-        wire.parse_vouchers(text, CONTENT)
+        voucherwire.parse_vouchers(text, CONTENT)
     for parse_text in (wire.parse_range, wire.parse_content_range):
         with contextlib.suppress(WireError):
             parse_text(text)
