@@ -77,7 +77,7 @@ def figures_of(swarm: Swarm) -> Figures:
 
 
 def _discarded(host: Host) -> int:
-    return sum(each.core.tally.discarded for each in host.transfers if each.core is not None)
+    return sum(each.brought.discarded for each in host.transfers)
 
 
 def run_document(swarm: Swarm, figures: Figures) -> dict[str, object]:
@@ -112,10 +112,9 @@ def _brought(host: Host) -> tuple[int, int]:
     """Bytes that are there, by the origin and by peers."""
     origin = peers = 0
     for transfer in host.transfers:
-        if transfer.core is not None:
-            held = transfer.core.held_bytes
-            near = min(held, transfer.core.tally.from_peers)
-            origin, peers = origin + held - near, peers + near
+        held = transfer.brought.held
+        near = min(held, transfer.brought.from_peers)
+        origin, peers = origin + held - near, peers + near
     return origin, peers
 
 

@@ -20,6 +20,7 @@ from bench.bounds import bound_of, goodput, unit_of
 from bench.scenarios import FullDisk, Kill, Late, Lie, OriginDies, Scenario, Slow
 from bench.sim.clock import Clock
 from bench.sim.even import EvenNetwork
+from bench.sim.helper import Helper, HelperError
 from bench.sim.host import Host
 from bench.sim.network import EXACT_HOSTS, Link, Network
 from bench.sim.transfer import Transfer
@@ -108,6 +109,8 @@ class Swarm:
         self.origin_sent = 0.0
         self.origin_is_down = False
         self.idle_s = 0.0
+        self.helper: Helper | None = None
+        """The second process of a huge swarm, while it runs."""
         self.left = 0
         """Whose end is waited for."""
         self.contents = [Content(number, scenario.size) for number in range(scenario.files)]
@@ -213,16 +216,37 @@ class Swarm:
 
     def run(self, each_turn: Callable[[], None] | None = None) -> None:
         """Until everybody is done who is waited for. Raises SimError."""
-        clock, network, limit_s = self.clock, self.network, self.limit_s
+        if self._is_huge:
+            self.helper = Helper(self)
+        try:
+            self._run(each_turn)
+            if self.helper is not None:
+                self.helper.end()
+        except HelperError as error:
+            raise self.broken(str(error)) from error
+        except BaseException:
+            if self.helper is not None:
+                self.helper.kill()
+            raise
+        self._settle_accounts()
+
+    def _run(self, each_turn: Callable[[], None] | None) -> None:
+        clock, network, helper, limit_s = self.clock, self.network, self.helper, self.limit_s
         while self.left:
             if not clock.turn():
                 raise self.broken(f"nothing will ever happen again: {self._who_waits()}")
+            if helper is not None:
+                helper.exchange()
             network.settle()
             if each_turn is not None:
                 each_turn()
             if clock.now > limit_s:
                 raise self.broken(f"it takes too long: {self._who_waits()}")
-        self._settle_accounts()
+
+    @property
+    def _is_huge(self) -> bool:
+        """Two processes share the work. (Whom a liar has told what is only known in one.)"""
+        return len(self.hosts) > HUGE and not any(host.lies for host in self.hosts)
 
     def _settle_accounts(self) -> None:
         """What is under way counts as far as it came."""

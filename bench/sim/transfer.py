@@ -16,6 +16,7 @@ from agent.core import events as ev
 from agent.core.sources import FileId, SourceId, peer_of
 from agent.core.spec import TransferSpec
 from agent.core.transfer import FileTransfer
+from bench.sim.helper import Helper, Progress, progress_of
 from bench.sim.request import Request
 from bench.sim.trust import ASK_ANEW_S
 from peer.core.failure import Failure, FailureKind
@@ -45,12 +46,14 @@ class Transfer:
         "armed",
         "asks",
         "awake",
+        "away",
         "claimed",
         "content",
         "core",
         "crowd",
         "digested",
         "done",
+        "due_at",
         "file",
         "have",
         "host",
@@ -62,6 +65,7 @@ class Transfer:
         "noise",
         "offer",
         "pace",
+        "progress",
         "requests",
         "swarm",
         "unheard",
@@ -76,6 +80,12 @@ class Transfer:
         self.content = content
         self.file = self.file_of(content.number)
         self.core: FileTransfer | None = None
+        self.away: Helper | None = None
+        """Where its core is, when it is not here."""
+        self.progress = Progress(0, 0, 0)
+        """Of one that is away."""
+        self.due_at: float | None = None
+        """When its core wants to be asked again."""
         self.have = NO_CHUNKS
         """What others may be given."""
         self.claimed = NO_CHUNKS
@@ -121,6 +131,8 @@ class Transfer:
         """The state of one that is not done, for people."""
         if self.host.trouble is not None and not self.requests:
             return f"is in trouble ({self.host.trouble})"
+        if self.away is not None:
+            return f"has {self.brought.held} bytes of file {self.content.number}"
         chunks = None if self.core is None else self.core.chunks
         if chunks is None:
             return "has not begun"
@@ -129,6 +141,11 @@ class Transfer:
         of_whom = f"has asked {', '.join(sorted(asked))}" if asked else "has asked nobody"
         left = chunks.layout.count - chunks.proven.bit_count()
         return f"waits for {left} chunks of file {self.content.number}, the first is {first}, and {of_whom}"
+
+    @property
+    def brought(self) -> Progress:
+        """How far it is."""
+        return self.progress if self.core is None else progress_of(self.core)
 
     # --- events ----------------------------------------------------------------------------------------------
 
@@ -149,26 +166,44 @@ class Transfer:
     def _turn(self) -> None:
         """The core hears what has happened, and what it commands happens."""
         self.awake = False
-        core = self.core
-        if core is None or not self.host.alive:
+        if not self.host.alive:
             return
         events, self.inbox = self.inbox, []
-        if self.unheard:
-            events[:0] = self._news_of(self.unheard)
-            self.unheard = {}
-        while True:
-            for command in core.handle_all(events, self.swarm.clock.now):
-                perform = _PERFORM.get(type(command))
-                if perform is not None:
-                    perform(self, command)
-            if not self.digested:
-                break
+        unheard, self.unheard = self.unheard, {}
+        if self.away is not None:
+            self.away.turn(self, [other for other in unheard if other.host.alive], events)
+            return
+        core = self.core
+        if core is None:
+            return
+        if unheard:
+            events[:0] = self._news_of(unheard)
+        while events:
+            self._perform(core.handle_all(events, self.swarm.clock.now))
             events, self.digested = self.digested, []
+        self.due_at = core.deadline()
         self._arm()
 
+    def _perform(self, commands: Iterable[cmd.Command]) -> None:
+        for command in commands:
+            perform = _PERFORM.get(type(command))
+            if perform is not None:
+                perform(self, command)
+
+    def commanded(self, commands: Iterable[cmd.Command], due_at: float | None) -> None:
+        """What its core, which is away, has commanded."""
+        if self.host.alive:
+            self._perform(commands)
+            self.due_at = due_at
+            self._arm()
+
+    @staticmethod
+    def heeds(command: cmd.Command) -> bool:
+        """It leads to anything here."""
+        return type(command) in _PERFORM
+
     def _arm(self) -> None:
-        assert self.core is not None
-        at = self.core.deadline()
+        at = self.due_at
         if at is None:
             return
         clock = self.swarm.clock
@@ -180,10 +215,10 @@ class Transfer:
     def look(self) -> None:
         """Something may be due. Too early does no harm."""
         clock = self.swarm.clock
-        if self.armed != clock.tick or self.core is None or not self.host.alive:
+        if self.armed != clock.tick or not self.host.alive:
             return
         self.armed = 0
-        at = self.core.deadline()
+        at = self.due_at
         if at is not None and at <= clock.now + clock.tick_s:
             self.post(ev.Ticked(file=self.file))
         else:
@@ -236,14 +271,15 @@ class Transfer:
     def _digest(self, command: cmd.DigestChunk) -> None:
         clock = self.swarm.clock
         if self.swarm.turn_ticks:
-            self.digested.append(self._digest_of(command))
+            self.digested.append(self.digest_of(command))
         else:
             clock.at(clock.now + command.item.length / DIGEST_BYTES_PER_S, self._digested, command)
 
     def _digested(self, command: cmd.DigestChunk) -> None:
-        self.post(self._digest_of(command))
+        self.post(self.digest_of(command))
 
-    def _digest_of(self, command: cmd.DigestChunk) -> ev.ChunkDigested:
+    def digest_of(self, command: cmd.DigestChunk) -> ev.ChunkDigested:
+        """The answer."""
         chunk = command.chunk
         digests = self.content.noise if chunk in self.noise else self.content.digests
         return ev.ChunkDigested(file=self.file, chunk=chunk, digest=digests[chunk], token=command.token)
@@ -351,6 +387,8 @@ class Transfer:
             return
         self.pace.told(self._state(), OFFER_BYTES, clock.now)
         self.offer = offer
+        if self.swarm.helper is not None:
+            self.swarm.helper.offered(self)
         clock.at(clock.now + self.swarm.latency_s, Transfer._spread, self)
 
     def _spread(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 from pathlib import Path
 
@@ -45,3 +47,30 @@ async def test_who_lied_to_two_is_asked_by_nobody_else(tmp_path: Path, origin: O
             assert (place / "c").read_bytes() == data
             assert (got.file.bytes_from_peers, len(liar.requests)) == (0, asked)
             assert not any("Traceback" in agent.log for agent in (ann, ben, cid))
+
+
+async def test_what_a_forger_gave_to_all_comes_again_once(tmp_path: Path, origin: Origin, place: Path) -> None:
+    """Three take everything from one who vouches for what it altered. Each finds out, and what one of them fetches
+    from the origin it passes on to the others."""
+    data = os.urandom(3 * SIZE)
+    origin.add("/file.bin", data)
+    digest = {"digest": f"sha256:{hashlib.sha256(data).hexdigest()}"}
+    with Fleet(tmp_path / "fleet") as fleet:
+        three = await fleet.start_together("ann", "ben", "cid")
+        async with HostilePeer(tmp_path / "forger", fleet.group_key, data, Mischief.FORGED) as forger:
+            for agent in three:
+                await forger.introduce(agent.peer_id, agent.peer_port)
+                await agent.sees(
+                    lambda peers: len([peer for peer in peers if peer.available]) == 3, "the forger too"
+                )
+            runs = [
+                download(agent, origin.url("/file.bin"), place / agent.peer_id, settings=digest) for agent in three
+            ]
+            for agent, got in zip(three, await asyncio.gather(*runs), strict=True):
+                assert (got.job.state, got.job.error_count) == ("ACKNOWLEDGED", 0), got.job.log
+                assert (place / agent.peer_id).read_bytes() == data
+                assert forger.peer_id in got.file.peers, "the forger was never asked: this proves nothing"
+                standings = {peer.id: peer.standing for peer in (await agent.client.peers()).peers}
+                assert [peer for peer, standing in standings.items() if standing == "banned"] == [forger.peer_id]
+                assert any("comparing with the origin" in line.text for line in got.job.log), got.job.log
+    assert len(data) <= origin.sent("/file.bin") < 2 * len(data), "three would be one copy for each"

@@ -129,17 +129,17 @@ def test_a_restart_in_the_middle_costs_a_verdict_and_nothing_else(fetches: int) 
     before = Tribunal(64, three()).start().run(fetches=fetches)
     assert before.rejections == 1
     assert not before.finished
-    after = again_after_restart(before, three())
+    after = again_after_restart(before)
     assert_settled(after, *({PEER_C} - set(before.blamed)))
     assert not set(after.again) & set(kept_of_origin(before))
     assert after.stage.transfer.snapshot().rejections <= 2
 
 
-def again_after_restart(before: Tribunal, peers: dict[PeerId, Giver]) -> Tribunal:
+def again_after_restart(before: Tribunal) -> Tribunal:
     """Another process goes on with what is recorded; requests that were under way have left their bytes."""
     saved = [each for each in before.stage.log if isinstance(each, cmd.SaveProgress)][-1]
     restored = Restored(snapshot=before.stage.transfer.snapshot(), held=saved.held)
-    return Tribunal(64, peers, restored=restored, part=before.part).start().run()
+    return Tribunal(64, before.peers, restored=restored, part=before.part).start().run()
 
 
 def kept_of_origin(before: Tribunal) -> list[int]:
@@ -159,7 +159,7 @@ def test_who_vouched_for_what_is_being_fetched_again_is_not_forgotten_by_a_resta
         before.run(fetches=count + 1)
         assert len(before.again) > count
     assert before.blamed == {}
-    after = again_after_restart(before, peers)
+    after = again_after_restart(before)
     assert_settled(after, PEER_C)
 
 

@@ -1,0 +1,215 @@
+"""The second process of a huge swarm: it has the cores of most agents, the first one all of the world.
+
+What happens to an agent in a tick is sent to its core at the end of the tick; what that commands happens at the end
+of the next one, whenever it is ready: so the two work at the same time, and a run comes to the same in every byte
+however fast each of them is. Never decides anything. Never knows: links, requests, the scenario.
+"""
+
+from __future__ import annotations
+
+import marshal
+import multiprocessing
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from agent.core import commands as cmd
+from agent.core import events as ev
+from agent.core.transfer import FileTransfer
+from bench.sim.coding import Coded, Coding
+from validation.content import Bitfield
+
+if TYPE_CHECKING:
+    from bench.sim.swarm import Swarm
+    from bench.sim.transfer import Transfer
+
+SHARE, OF = 13, 20
+"""So many of so many agents have their core in the second process; the others' and the world are as much work."""
+ANSWERS_WITHIN_S = 600.0
+"""A process that is stopped for longer counts as dead."""
+
+Turn = tuple[int, list[int], list[Coded]]
+"""Of a transfer: whose offers it hears, and what else has happened."""
+Said = tuple[Bitfield, Bitfield, bool] | None
+"""What is had, claimed and wanted; None: nothing any more."""
+Offer = tuple[int, Said]
+"""Of a transfer."""
+Answer = tuple[int, float | None, tuple[int, int, int], list[Coded]]
+"""A transfer: when it is to be looked at again, how far it is (`Progress`), what it commands."""
+
+
+class HelperError(Exception):
+    """The other process failed; str() says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What results are made of."""
+
+    held: int
+    from_peers: int
+    discarded: int
+
+
+def progress_of(core: FileTransfer) -> Progress:
+    """Of one whose core is here."""
+    return Progress(core.held_bytes, core.tally.from_peers, core.tally.discarded)
+
+
+class Helper:
+    """The other process, as the first one sees it."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        """Takes the cores of its share away."""
+        self.cpu_s = self.peak_mib = 0.0
+        """What it took; known when it has ended."""
+        self._swarm = swarm
+        self._coding = Coding(swarm)
+        self._numbered = _numbered(swarm)
+        self._number = {transfer: number for number, transfer in enumerate(self._numbered)}
+        self._offers: dict[Transfer, None] = {}
+        self._turns: list[Turn] = []
+        self._awaited = False
+        context = multiprocessing.get_context("fork")
+        self._connection, there = context.Pipe()
+        self._process = context.Process(target=_work, args=(there, swarm, self._connection), daemon=True)
+        self._process.start()
+        there.close()
+        for transfer in self._numbered:
+            if _is_away(transfer):
+                transfer.core, transfer.away = None, self
+
+    def offered(self, transfer: Transfer) -> None:
+        """It has told others something else than before."""
+        self._offers[transfer] = None
+
+    def turn(self, transfer: Transfer, heard: Iterable[Transfer], events: list[ev.FileEvent]) -> None:
+        """This has happened to it."""
+        number = self._number
+        coded = [self._coding.event(event) for event in events]
+        self._turns.append((number[transfer], [number[other] for other in heard], coded))
+
+    def exchange(self) -> None:
+        """At the end of a tick: what was commanded since the last one happens, what has happened is told."""
+        answers = self._answers() if self._awaited else []
+        if self._turns:
+            offers = [(self._number[each], _said(each.offer)) for each in self._offers]
+            self._send((self._swarm.clock.now, offers, self._turns))
+            self._offers, self._turns, self._awaited = {}, [], True
+            clock = self._swarm.clock
+            clock.at_tick(clock.tick + 1, _nothing, None)
+        for number, due_at, progress, commands in answers:
+            transfer = self._numbered[number]
+            transfer.progress = Progress(*progress)
+            decoded = [self._coding.command_of(each, transfer) for each in commands]
+            transfer.commanded(decoded, due_at)
+
+    def end(self) -> None:
+        """It is not needed any more."""
+        if self._awaited:
+            self._answers()
+        self._send(None)
+        self.cpu_s, self.peak_mib = self._receive()
+        self._process.join(ANSWERS_WITHIN_S)
+        self._connection.close()
+
+    def kill(self) -> None:
+        """At once."""
+        self._process.kill()
+        self._process.join(ANSWERS_WITHIN_S)
+        self._connection.close()
+
+    def _answers(self) -> list[Answer]:
+        self._awaited = False
+        answers: list[Answer] = self._receive()
+        return answers
+
+    def _send(self, message: tuple[float, list[Offer], list[Turn]] | None) -> None:
+        try:
+            self._connection.send_bytes(marshal.dumps(message))
+        except OSError as error:
+            raise HelperError(f"the second process is gone: {error}") from error
+
+    def _receive(self) -> Any:
+        try:
+            if self._connection.poll(ANSWERS_WITHIN_S):
+                return marshal.loads(self._connection.recv_bytes())
+        except (OSError, EOFError) as error:
+            raise HelperError("the second process ended early") from error
+        raise HelperError("the second process does not answer")
+
+
+def _numbered(swarm: Swarm) -> list[Transfer]:
+    return [transfer for host in swarm.hosts for transfer in host.transfers]
+
+
+def _is_away(transfer: Transfer) -> bool:
+    return transfer.core is not None and transfer.host.number % OF < SHARE
+
+
+def _said(offer: ev.SourceOffered | None) -> Said:
+    return None if offer is None else (offer.have, offer.claimed, offer.wants)
+
+
+def _nothing(_: None) -> None:
+    """The next tick is to come even if nothing else happens in it."""
+
+
+# --- in the other process ------------------------------------------------------------------------------------
+
+
+def _work(connection: Connection, swarm: Swarm, theirs: Connection) -> None:
+    theirs.close()
+    worker = _Worker(swarm)
+    while True:
+        try:
+            message = marshal.loads(connection.recv_bytes())
+        except EOFError:
+            return  # nobody is there any more
+        if message is None:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            connection.send_bytes(marshal.dumps((used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)))
+            return
+        connection.send_bytes(marshal.dumps(worker.answer(*message)))
+
+
+class _Worker:
+    def __init__(self, swarm: Swarm) -> None:
+        self._coding = Coding(swarm)
+        self._numbered = _numbered(swarm)
+        self._offers = [self._heard(each, _said(each.offer)) for each in self._numbered]
+        for transfer in self._numbered:
+            if not _is_away(transfer):
+                transfer.core = None  # it is in the first process
+
+    def _heard(self, transfer: Transfer, said: Said) -> ev.SourceOffered | ev.SourceLost:
+        file, source = transfer.file, transfer.host.source
+        if said is None:
+            return ev.SourceLost(file=file, source=source)
+        have, claimed, wants = said
+        return ev.SourceOffered(file=file, source=source, have=have, claimed=claimed, wants=wants)
+
+    def answer(self, now: float, offers: list[Offer], turns: list[Turn]) -> list[Answer]:
+        """All turns of one tick."""
+        for number, said in offers:
+            self._offers[number] = self._heard(self._numbered[number], said)
+        return [self._turn(now, *turn) for turn in turns]
+
+    def _turn(self, now: float, number: int, heard: list[int], coded: list[Coded]) -> Answer:
+        transfer, coding = self._numbered[number], self._coding
+        core = transfer.core
+        assert core is not None
+        events: list[ev.FileEvent] = [self._offers[other] for other in heard]
+        events += [coding.event_of(each, transfer) for each in coded]
+        commands: list[Coded] = []
+        while events:
+            told, events = core.handle_all(events, now), []
+            for command in told:
+                if isinstance(command, cmd.DigestChunk):
+                    events.append(transfer.digest_of(command))
+                elif transfer.heeds(command):
+                    commands.append(coding.command(command))
+        done = progress_of(core)
+        return number, core.deadline(), (done.held, done.from_peers, done.discarded), commands
