@@ -57,6 +57,8 @@ class _Sending:
     head: bytes
     """Goes out with the first piece; empty once it did."""
     began_at: float
+    word: str = ""
+    """The vouchers in the head: what the bytes have to be."""
     let_go: Callable[[], bool] | None = None
     """Ends our use of the store's content; None for a document."""
     checked: bool = False
@@ -269,14 +271,15 @@ class Connection:
             house.counters.busy += 1
             self._respond(wire.format_response(503, headers=[("Retry-After", str(busy.retry_after_s))]))
             return
-        now = house.now()
+        word = house.vouchers_of(request.content_id, chunks)
         self._sending = _Sending(
             content_id=request.content_id,
             position=item.start,
             stop=item.stop,
             chunks=chunks,
-            head=wire.format_range_head(item, layout.length, house.vouchers_of(request.content_id, chunks)),
-            began_at=now,
+            head=wire.format_range_head(item, layout.length, word),
+            began_at=house.now(),
+            word=word,
             let_go=house.store.hold(request.content_id),
         )
         self._send()
@@ -324,6 +327,9 @@ class Connection:
             self._cannot_read(sending, error)
             return False
         house = self._house
+        if (word := house.vouchers_of(sending.content_id, sending.chunks)) and word != sending.word:
+            self._cannot_read(sending, OSError("it was replaced by another copy"))
+            return False
         if sending.head:
             self.channel.encrypt(sending.head)
             sending.head = b""

@@ -1,9 +1,9 @@
-"""Links and flows of a big swarm: each link gives each of its flows the same share, and nobody is told of changes.
+"""Links and flows of a big swarm: each link gives each of its flows the same share, and tells nobody of changes.
 
-As in `network.py` a flow is as fast as the least of its links lets it be, but a link does not hand on what flows that
-are held up elsewhere leave idle: that errs on the slow side. How far a flow has come is only found out when somebody
-looks: it is the least of what its links had for one flow since it was looked at last, which errs on the fast side.
-So a flow that begins or ends costs the same however many there are beside it.
+As in `network.py` a flow is as fast as the least of its links lets it be, but a link does not hand on what flows
+that are held up elsewhere leave idle: that errs on the slow side. How far a flow has come is only found out when
+somebody looks: it is the least of what its links had for one flow since it was looked at last, which errs on the
+fast side. So a flow that begins or ends costs the same however many there are beside it.
 
 Never knows: agents, chunks' content, why something is fetched.
 """

@@ -1,10 +1,10 @@
 """Links and what flows over them: each link shares what it carries fairly among its flows.
 
 A flow goes over the sender's way up, the receiver's way down, and the uplinks of their sites when these differ; its
-rate is the smallest share that one of them has for it. The shares are the max-min fair ones, found link by link: each
-gives what flows that are held up elsewhere leave, until nothing changes (Charny, Clark and Jain 1995, "Congestion
-control with explicit rate indication"). Shares that change by less than a tolerance stay as they are. Nothing is
-lost, and nothing queues. Big swarms have a coarser model (`even.py`).
+rate is the smallest share that one of them has for it. The shares are the max-min fair ones, found link by link:
+each gives what flows that are held up elsewhere leave, until nothing changes (Charny, Clark and Jain 1995,
+"Congestion control with explicit rate indication"). Shares that change by less than a tolerance stay as they are.
+Nothing is lost, and nothing queues. Big swarms have a coarser model (`even.py`).
 
 Never knows: agents, chunks' content, why something is fetched.
 """

@@ -473,6 +473,35 @@ async def test_content_withdrawn_on_the_way_is_cut_off(
         assert it.admission.in_flight == 0
 
 
+async def test_what_is_replaced_on_the_way_is_cut_off(
+    members: Members, workers: Workers, caller: ssl.SSLContext
+) -> None:
+    """It was withdrawn and is there again, right this time: its bytes are none that the head's vouchers are for."""
+    forger, signer = members.identity("forger"), members.identity("signer")
+    old, new = noise(16 * CHUNK), noise(16 * CHUNK)
+    async with serving(members, workers) as it, talking(it.address, caller) as talk:
+        it.store.add(A, old).vouchers[ChunkIndex(5)] = (forger.vouch(A, ChunkIndex(5), bytes(32)),)
+        talk.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(8):
+            talk.ask(wire.bytes_target(A), span(0, 16 * CHUNK - 1))
+
+        def in_the_middle() -> bool:
+            sending = next(iter(it.server._connections))._sending
+            return sending is not None and sending.blocked and 0 < sending.position < sending.stop
+
+        await until(in_the_middle)
+        it.store.add(A, new).vouchers[ChunkIndex(5)] = (signer.vouch(A, ChunkIndex(5), bytes(32)),)
+        talk.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        received = await talk.ended()
+        assert received
+        while received:
+            head, _, received = received.partition(b"\r\n\r\n")
+            length = wire.parse_response_head(head + b"\r\n\r\n").length
+            body, received = received[:length], received[length:]
+            assert old.startswith(body)
+        assert it.admission.in_flight == 0
+
+
 async def test_a_cold_disk_is_read_in_a_thread(members: Members, workers: Workers, caller: ssl.SSLContext) -> None:
     async with serving(members, workers) as it, talking(it.address, caller) as talk:
         data = noise(6 * CHUNK)
