@@ -77,6 +77,8 @@ def _check_files(options: Options) -> None:
 
 def _say_costs(swarm: Swarm, cpu_s: float) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if swarm.helper is not None:
+        cpu_s, peak = cpu_s + swarm.helper.cpu_s, peak + swarm.helper.peak_mib
     complain(f"{swarm.clock.now:.1f} s of virtual time took {cpu_s:.1f} s of processor time and {peak:.0f} MiB")
 
 

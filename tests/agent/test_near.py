@@ -16,7 +16,7 @@ from agent import near as near_module
 from agent.claims import ClaimBoard
 from agent.context import Context, Parts
 from agent.core.commands import AskNear
-from agent.core.events import FileEvent, NearAnswered, SourceLost, SourceOffered
+from agent.core.events import CrowdSized, FileEvent, NearAnswered, SourceLost, SourceOffered
 from agent.core.sources import CACHE, FileId, SourceId, peer_source
 from agent.near import NearWatch
 from peer.call import HEAD_TIMEOUT_S
@@ -383,6 +383,24 @@ async def test_who_asked_us_is_asked_first(lan: Lan, monkeypatch: pytest.MonkeyP
     async with asking(ann, callers=[eve.id]) as asked:
         await asked.answered()
         assert list(asked.sources) == [peer_source(eve.id)]
+
+
+async def test_of_a_large_group_it_tells_who_is_there_and_how_many_want_it(
+    lan: Lan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that were asked a share wants it, and of the others about as many. A small group is told nothing."""
+    ann, claims = await lan.start_beside("ann"), Claims()
+    others = [await lan.start_beside(name, ann, claims=claims.get) for name in ("ben", "cid", "dan", "eve")]
+    claims.say(others[0])
+    async with asking(ann) as small:
+        await small.answered()
+        assert not any(isinstance(event, CrowdSized) for event in small.posted)
+    monkeypatch.setattr(near_module, "NEIGHBOURS", 2)
+    async with asking(ann) as large:
+        await large.answered()
+        (told,) = [event for event in large.posted if isinstance(event, CrowdSized)]
+    assert told.size == 1 + len(others)
+    assert sorted(told.group.members) == sorted(agent.id for agent in (ann, *others))
 
 
 async def test_who_goes_away_before_it_answers_is_not_waited_for(lan: Lan) -> None:

@@ -490,7 +490,8 @@ async def test_what_is_replaced_on_the_way_is_cut_off(
             return sending is not None and sending.blocked and 0 < sending.position < sending.stop
 
         await until(in_the_middle)
-        it.store.add(A, new).vouchers[ChunkIndex(5)] = (signer.vouch(A, ChunkIndex(5), bytes(32)),)
+        item = it.store.add(A, new)
+        item.checked, item.vouchers[ChunkIndex(5)] = item.have, (signer.vouch(A, ChunkIndex(5), bytes(32)),)
         talk.writer.transport.resume_reading()  # type: ignore[attr-defined]
         received = await talk.ended()
         assert received
