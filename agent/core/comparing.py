@@ -64,6 +64,8 @@ class Comparing:
         """`rejected`: the digest of each suspect; None: nobody knows it."""
         self.different = False
         """Something is not what it was when the copy was rejected: the next verdict may be another one."""
+        self.caught = False
+        """What rests on a liar's word alone has been thrown away: first that has to be there again."""
         self.origin_only = NO_CHUNKS
         """Chunks that the origin has to supply."""
         self._rejected = dict(rejected)
@@ -99,12 +101,14 @@ class Comparing:
 
     def choose(self, sight: Sight, signers: Signers) -> Bitfield:
         """What to fetch again now. Of the origin only when nothing of it is awaited."""
-        if self.different:
+        self.caught = self.caught and bool(sight.missing)
+        if self.different or self.caught:
             return NO_CHUNKS
         by_word = {chunk: signers(chunk) for chunk in chunks_in(sight.suspects)}
-        near = self._next_of_near(by_word, sight)
+        fresh, passed_on = self._elsewhere(by_word, sight.offers)
+        near = self._next_of_near(fresh, passed_on, sight.missing)
         if self._first is None:
-            self._first = near
+            self._first = Bitfield(near & fresh)
         if self._first & (sight.missing | near) or sight.awaited:
             return near
         left = {chunk: word for chunk, word in by_word.items() if not near >> chunk & 1}
@@ -150,14 +154,13 @@ class Comparing:
 
     # --- of peers --------------------------------------------------------------------------------------------
 
-    def _next_of_near(self, by_word: Mapping[ChunkIndex, tuple[PeerId, ...]], sight: Sight) -> Bitfield:
+    def _next_of_near(self, fresh: Bitfield, passed_on: Bitfield, missing: Bitfield) -> Bitfield:
         """What rests on one word and somebody else has. Who fetches the content too is likely to compare as well:
         it took back what others gave it, and offers what it has from the origin. The others pass on all sorts."""
-        fresh, passed_on = self._elsewhere(by_word, sight.offers)
         chosen = NO_CHUNKS
         for field, most in ((fresh, NEAR_AT_A_TIME), (passed_on, PASSED_ON_AT_A_TIME)):
             chunks = list(chunks_in(Bitfield(field & ~chosen)))
-            room = most - (self._of_near & sight.missing | chosen).bit_count()
+            room = most - (self._of_near & missing | chosen).bit_count()
             chosen = Bitfield(chosen | bitfield(self._rng.sample(chunks, max(0, min(room, len(chunks))))))
         self._of_near = Bitfield(self._of_near | chosen)
         return chosen

@@ -310,6 +310,8 @@ class Evidence:
             suspects = self._chunks.suspects
             gone = [at for at, digest in baseless if suspects >> at & 1 and self._digests.get(at, digest) == digest]
             self._tally.discarded += self._chunks.discard(gone)
+            if gone and self.comparing is not None:
+                self.comparing.caught = True
 
     def _blame(
         self, peer: PeerId, offence: Offence, detail: str, out: list[cmd.Command]

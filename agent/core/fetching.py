@@ -13,60 +13,36 @@ from typing import assert_never
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.chunks import ChunkBook
-from agent.core.crowd import Crowd
-from agent.core.evidence import Concerned, Evidence
-from agent.core.explaining import Explaining
 from agent.core.facts import OriginFacts
+from agent.core.fetched import Fetched
 from agent.core.fitness import meaning
 from agent.core.keeping import Keeping
 from agent.core.means import Means
-from agent.core.origin_share import OriginShare
-from agent.core.provenance import Provenance, of_stream
 from agent.core.requests import InFlight
 from agent.core.saying import NOTHING, Said
 from agent.core.scheduler import Assignment, OriginReadiness, View, astray, left_to_origin, plan
-from agent.core.source_book import SourceBook
 from agent.core.sources import ORIGIN, SourceId, SourceKind, kind_of
 from agent.core.spec import NearUse, OriginUse, Restored, TransferSpec
 from peer.core.failure import Failure, FailureKind
-from peer.core.voucher import Voucher
 from validation.content import (
     MAX_CONTENT_BYTES,
     MIN_CHUNK_BYTES,
     NO_CHUNKS,
     Bitfield,
     ChunkIndex,
-    ChunkLayout,
     chunks_in,
 )
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
 
 
-class Fetching:
+class Fetching(Fetched):
     """The bytes of one content on their way. `length` None: unknown until the origin's answer ends."""
 
     def __init__(self, spec: TransferSpec, means: Means, length: int | None) -> None:
-        self.chunks: ChunkBook | None = ChunkBook(ChunkLayout.for_length(length)) if length is not None else None
+        super().__init__(spec, means, length)
         self.changed = False
         """The origin serves other content than we began with."""
-        self._spec = spec
-        self._tuning = means.tuning
-        self._rng = means.rng
-        self._tally = means.tally
-        self._requests = means.requests
-        self._demand = means.demand
-        self._publishing = means.publishing
-        chunk_bytes = self.chunks.layout.chunk_bytes if self.chunks is not None else 0
-        self._sources = SourceBook(self._tuning, chunk_bytes, cautious=means.own is not None)
-        self._crowd = Crowd(self._tuning, self._sources, self._requests, means.own)
-        self._share = OriginShare(self._tuning)
-        self._why = Explaining(spec, means.publishing, alone=means.own is None)
-        self._evidence: Evidence | None = None
-        if self.chunks is not None:
-            self._evidence = Evidence(spec, Concerned.of(means, self.chunks, self._sources, self._share))
-        self._keeping = Keeping(spec, self._tuning, chunk_bytes or MIN_CHUNK_BYTES)
-        self._stream_bytes = 0
-        self._stream_ended = False
+        self._keeping = Keeping(spec, self._tuning, self._chunk_bytes or MIN_CHUNK_BYTES)
         self._now = 0.0
         self._fruit = False
         self._stale = True
@@ -75,57 +51,6 @@ class Fetching:
         self._said = NOTHING
 
     # --- what the transfer reads
-
-    @property
-    def complete(self) -> bool:
-        """Every byte is there and proven."""
-        return self._stream_ended if self.chunks is None else self.chunks.complete
-
-    @property
-    def demand_met(self) -> bool:
-        """Something was wanted before everything else, and all of that is there and proven."""
-        chunks, demand = self.chunks, self._demand
-        return chunks is not None and demand.active and not demand.goal(chunks.layout) & ~chunks.proven
-
-    @property
-    def whole_only(self) -> bool:
-        """The origin gives nothing but the whole."""
-        return self._share.whole_only
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that have not ended."""
-        return len(self._requests)
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes in the part file."""
-        return self._stream_bytes if self.chunks is None else self.chunks.held.total
-
-    @property
-    def filled(self) -> RangeSet:
-        """What can be read in the part file: bytes of the origin, and proven ones of others."""
-        if self.chunks is None:
-            return RangeSet((ByteRange(0, self._stream_bytes),))
-        return self.chunks.keepable(entry.item for entry in self._requests.near)
-
-    @property
-    def from_origin(self) -> Bitfield:
-        """Chunks the origin supplied."""
-        if self.chunks is not None:
-            return self.chunks.from_origin
-        return ChunkLayout.for_length(self._stream_bytes).everything if self._stream_ended else NO_CHUNKS
-
-    @property
-    def provenance(self) -> Provenance:
-        """Where the bytes came from that can be read, and why not from nearer."""
-        if self.chunks is None:
-            return of_stream(self._stream_bytes)
-        return self._why.kept(self.chunks.touched_by(self.filled))
-
-    def vouchers_in_use(self) -> tuple[Voucher, ...]:
-        """The vouchers behind the chunks that came from near sources."""
-        return () if self._evidence is None else self._evidence.in_use()
 
     def all_in_sight(self, now: float) -> bool:
         """Near sources have every missing chunk: there is nothing to wait for."""
@@ -217,11 +142,6 @@ class Fetching:
         """End every request."""
         for entry in self._requests:
             self._abort(entry, out)
-
-    @property
-    def comparing(self) -> bool:
-        """What was held was rejected, and it is being found out what of it is wrong."""
-        return self._evidence is not None and self._evidence.comparing is not None
 
     def refetch(self, near: NearUse, out: list[cmd.Command]) -> None:
         """Throw the suspects away; only the origin may supply them again. Recorded before anything is written. What
@@ -360,6 +280,7 @@ class Fetching:
         if last is not None and last < chunks.layout.count and (self._crowd.alone or chunks.is_begun(last)):
             begun = Bitfield(1 << last)
         # others may begin where we cannot see them yet
+        shares = near and not self.comparing  # what we miss then, others may have and still believe in
         unseen = not self._crowd.alone and chunks.layout.length > self._tuning.origin_share_bytes
         shared = self._sources.any_peer or unseen
         return View(
@@ -372,7 +293,7 @@ class Fetching:
             origin=self._share.readiness(self._engaged()),
             origin_chunks=self._share.run_length(chunks.layout, near and shared),
             cursor=self._demand.cursor(chunks.layout),
-            owners=self._crowd.owners(self._publishing.content_ids, chunks.layout, now) if near else None,
+            owners=self._crowd.owners(self._publishing.content_ids, chunks.layout, now) if shares else None,
             hunger=self._crowd.hunger(now),
             top_up=near and self._tops_up(now),
         )

@@ -8,7 +8,6 @@ Source: bits-reference 3.2 (invalid bytes of peers are fetched again; those of t
 from __future__ import annotations
 
 from agent.core import commands as cmd
-from agent.core.fetching import Fetching
 from agent.core.holding import Holding
 from agent.core.sources import FileId
 from agent.core.spec import NearUse, Snapshot
@@ -26,18 +25,21 @@ class Rejections:
         self.count = before.rejections
         self._file = file
 
-    def refetch(self, held: Holding, fetching: Fetching, near: NearUse, reason: str) -> list[cmd.Command]:
-        """Another one. What is wrong of it has to come again: `near` says whether others may still be asked."""
+    def take(self, held: Holding, near: NearUse, reason: str, out: list[cmd.Command]) -> bool:
+        """A copy was rejected. True: some of it was not the origin's, and what is wrong of that comes again; `near`
+        says whether others may still be asked."""
+        fetching = held.revive()
+        if fetching is None or fetching.chunks is None or not fetching.chunks.suspects:
+            out += held.withdraw()
+            self.near_refused = True
+            return False
         self.count += 1
         begun: list[cmd.Command] = []
         fetching.refetch(near if self.count < MOST else NearUse.NEVER, begun)
         self.near_refused = not fetching.comparing
-        taken = held.take_back() if fetching.comparing else held.withdraw()
+        out += held.take_back() if fetching.comparing else held.withdraw()
+        out += begun
         what = "comparing with" if fetching.comparing else "fetching again from"
-        text = f"rejected, {what} the origin: {reason}"
-        return [
-            *taken,
-            *begun,
-            cmd.LogLine(file=self._file, text=text),
-            cmd.Refetching(file=self._file, reason=reason),
-        ]
+        out.append(cmd.LogLine(file=self._file, text=f"rejected, {what} the origin: {reason}"))
+        out.append(cmd.Refetching(file=self._file, reason=reason))
+        return True

@@ -303,8 +303,7 @@ class FileTransfer:
         out.append(cmd.Connected(file=file))
         out.append(cmd.PrepareFile(file=file, length=held.length))
         fetching.begin(facts, may_join(self.spec, facts), now, out)
-        asks = not fetching.complete or fetching.comparing
-        if asks and self._usable_near() and held.names.content_ids:
+        if (not fetching.complete or fetching.comparing) and self._usable_near() and held.names.content_ids:
             self.phase = Phase.GATHERING
             self._gather_until = now + self._means.tuning.gather_s
             layout = ChunkLayout.for_length(held.length or 0)
@@ -447,14 +446,10 @@ class FileTransfer:
 
     def _reject(self, reason: str, out: list[cmd.Command]) -> None:
         """BITS 3.2: invalid bytes of peers are fetched again from the origin; those of the origin are an error."""
-        fetching = self._held.revive()
-        if fetching is not None and self.chunks is not None and self.chunks.suspects:
-            near = NearUse.PREFERRED if self._usable_near() else NearUse.NEVER
-            out += self._rejections.refetch(self._held, fetching, near, reason)
+        near = NearUse.PREFERRED if self._usable_near() else NearUse.NEVER
+        if self._rejections.take(self._held, near, reason, out):
             self.phase = Phase.IDLE
             return
-        out += self._held.withdraw()
-        self._rejections.near_refused = True
         self._forget(f"rejected: {reason}", out)
         self.tally.best = 0
         self.phase = Phase.FAILED

@@ -113,10 +113,9 @@ class Helper:
         self._send(None)
         self.cpu_s, self.peak_mib = self._receive()
         self._process.join(ANSWERS_WITHIN_S)
-        self._connection.close()
 
-    def kill(self) -> None:
-        """At once."""
+    def close(self) -> None:
+        """Whatever it does, it ends now."""
         self._process.kill()
         self._process.join(ANSWERS_WITHIN_S)
         self._connection.close()

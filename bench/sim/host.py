@@ -37,6 +37,8 @@ class Host:
         self.trust = Trust()
         self.lies = 0.0
         """The share of chunks that it gives to others as noise, under true vouchers."""
+        self.forges = False
+        """… under vouchers of its own for that noise."""
         self.hangs = False
         """It takes requests and sends nothing."""
         self.room: int | None = None

@@ -5,11 +5,11 @@ Never decides anything. Never knows: rates, offers, the scenario.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 from agent.core import commands as cmd
 from agent.core import events as ev
+from bench.sim import stock
 from bench.sim.network import Flow
 from peer.core.failure import Failure, FailureKind
 from peer.core.voucher import Voucher
@@ -57,8 +57,8 @@ class Request(Flow):
             return
         if not giver.host.alive:
             self.fail(FailureKind.CONNECT_FAILED)
-        elif self._wanted & ~giver.have:
-            if not giver.host.trust.banned:
+        elif self.wanted & ~giver.have:
+            if not giver.host.trust.banned and not swarm.has_forgers:
                 raise swarm.broken(f"{taker.host.name} asks {giver.host.name} for what it never offered")
             self.fail(FailureKind.NOT_FOUND)
         elif (busy := giver.host.admission.admit(taker.host.peer)) is not None:
@@ -71,7 +71,8 @@ class Request(Flow):
                 swarm.network.start(self)
 
     @property
-    def _wanted(self) -> int:
+    def wanted(self) -> int:
+        """The chunks, as a set."""
         size = self.taker.content.layout.chunk_bytes
         first, last = self.began // size, (self.stop - 1) // size
         return ((2 << (last - first)) - 1) << first
@@ -148,12 +149,7 @@ class Request(Flow):
         size = self.taker.content.layout.chunk_bytes
         for chunk in range(self.began // size, (self.stop - 1) // size + 1):
             noise.discard(chunk)
-            if giver.host.lies and _lies_about(chunk, giver.host.lies):
+            if stock.alters(giver, chunk):
                 noise.add(chunk)
-            found += giver.vouchers_for(chunk, banned)
+            found += stock.vouchers_for(giver, chunk, banned)
         return found
-
-
-def _lies_about(chunk: int, share: float) -> bool:
-    """Whether this chunk is one of those that are altered."""
-    return random.Random(f"liar {chunk}").random() < share

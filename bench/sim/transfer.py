@@ -16,6 +16,7 @@ from agent.core import events as ev
 from agent.core.sources import FileId, SourceId, peer_of
 from agent.core.spec import TransferSpec
 from agent.core.transfer import FileTransfer
+from bench.sim import stock
 from bench.sim.helper import Helper, Progress, progress_of
 from bench.sim.request import Request
 from bench.sim.trust import ASK_ANEW_S
@@ -23,7 +24,7 @@ from peer.core.failure import Failure, FailureKind
 from peer.core.news import Pace, State
 from peer.core.standing import BANNING
 from peer.core.voucher import Voucher
-from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, bitfield, chunks_in
+from validation.content import NO_CHUNKS, Bitfield, bitfield, chunks_in
 
 if TYPE_CHECKING:
     from bench.sim.host import Host
@@ -224,7 +225,7 @@ class Transfer:
         else:
             self._arm()
 
-    def _soon(self, event: ev.FileEvent, after_s: float = 0.0) -> None:
+    def soon(self, event: ev.FileEvent, after_s: float = 0.0) -> None:
         self.swarm.clock.at(self.swarm.clock.now + after_s, self.post, event)
 
     # --- requests --------------------------------------------------------------------------------------------
@@ -232,16 +233,16 @@ class Transfer:
     def _probe(self, command: cmd.ProbeOrigin) -> None:
         if self.swarm.origin_is_down:
             why = Failure(kind=FailureKind.CONNECT_FAILED, message="the origin cannot be reached")
-            self._soon(ev.ProbeFailed(file=self.file, failure=why, probe=command.probe), PROBE_S)
+            self.soon(ev.ProbeFailed(file=self.file, failure=why, probe=command.probe), PROBE_S)
         else:
             event = ev.OriginProbed(file=self.file, facts=self.content.facts, probe=command.probe)
-            self._soon(event, PROBE_S)
+            self.soon(event, PROBE_S)
 
     def _prepare(self, command: cmd.PrepareFile) -> None:
         host = self.host
         if host.room is not None and host.room < self.content.layout.length * len(host.transfers):
             why = Failure(kind=FailureKind.DISK_FULL, message="the disk is full")
-            self._soon(ev.StorageFailed(file=self.file, failure=why))
+            self.soon(ev.StorageFailed(file=self.file, failure=why))
 
     def _fetch(self, command: cmd.FetchRange) -> None:
         swarm = self.swarm
@@ -284,44 +285,13 @@ class Transfer:
         digests = self.content.noise if chunk in self.noise else self.content.digests
         return ev.ChunkDigested(file=self.file, chunk=chunk, digest=digests[chunk], token=command.token)
 
-    def vouchers_for(self, chunk: int, banned: set[Host]) -> tuple[Voucher, ...]:
-        """What goes with this chunk, without those of whom the receiver believes nothing."""
-        voucher = self.vouchers.get(chunk) or self._sign(chunk)
-        if banned and self.swarm.by_peer[voucher.signer] in banned:
-            return ()
-        return (voucher,)
-
-    def _sign(self, chunk: int) -> Voucher:
-        content = self.content
-        voucher = self.vouchers[chunk] = Voucher(
-            content_id=content.content_id,
-            chunk=ChunkIndex(chunk),
-            digest=content.digests[chunk],
-            signer=self.host.peer,
-            signature=b"",
-        )
-        return voucher
-
     # --- offers ----------------------------------------------------------------------------------------------
 
     def _claim(self, command: cmd.PublishClaim) -> None:
         said = bool(command.content_ids)
         self.claimed = command.chunks if said else NO_CHUNKS
         self.wants = said and command.wants
-        self._news()
-
-    def _publish(self, command: cmd.PublishChunk) -> None:
-        chunk = command.chunk
-        if chunk in self.noise:
-            raise self.swarm.broken(f"{self.host.name} offers chunk {chunk}, which is not what it should be")
-        self.have = Bitfield(self.have | 1 << chunk)
-        if command.vouchers:
-            self.vouchers[chunk] = command.vouchers[0]
-        self._news()
-
-    def _withdraw(self, command: cmd.WithdrawChunks) -> None:
-        self.have = Bitfield(self.have & ~command.chunks)
-        self._news()
+        self.tell()
 
     def _ask_near(self, command: cmd.AskNear) -> None:
         self.asks = True
@@ -357,7 +327,7 @@ class Transfer:
             file=self.file, source=self.host.source, have=self.have, claimed=self.claimed, wants=self.wants
         )
 
-    def _news(self) -> None:
+    def tell(self) -> None:
         """The others hear what is new when an agent would tell them."""
         clock = self.swarm.clock
         if self.pace is None:
@@ -429,7 +399,7 @@ class Transfer:
             request.drop()
         lost = ev.SourceLost(file=self.file, source=self.host.source)
         for other in self.neighbours:
-            other._soon(lost, self.swarm.latency_s)
+            other.soon(lost, self.swarm.latency_s)
 
     def _report(self, command: cmd.ReportPeer) -> None:
         liar = self.swarm.by_peer[command.peer]
@@ -447,8 +417,8 @@ class Transfer:
         for chunk in [chunk for chunk, voucher in self.vouchers.items() if voucher.signer == liar.peer]:
             del self.vouchers[chunk]
             self.have = Bitfield(self.have & ~(1 << chunk))
-        self._news()
-        self._soon(ev.SourceLost(file=self.file, source=liar.source))
+        self.tell()
+        self.soon(ev.SourceLost(file=self.file, source=liar.source))
 
     @staticmethod
     def _denounce(told: tuple[Transfer, Host]) -> None:
@@ -461,14 +431,12 @@ class Transfer:
                 self.unheard[other] = None
             if other.host.trust.hears(self.host, liar):
                 for each in other.host.transfers:
-                    each._soon(ev.SourceLost(file=each.file, source=liar.source))
+                    each.soon(ev.SourceLost(file=each.file, source=liar.source))
         if self.asks and not self.awake:
             self._wake()
 
-    def _validate(self, command: cmd.ValidateContent) -> None:
-        if self.noise:
-            raise self.swarm.broken(f"{self.host.name} has wrong bytes at its end: chunks {sorted(self.noise)}")
-        self._soon(ev.ContentAccepted(file=self.file, attempt=command.attempt))
+    def _refetch(self, command: cmd.Refetching) -> None:
+        self.soon(ev.Begun(file=self.file))
 
     def _finished(self, command: cmd.Finished) -> None:
         self.idle_since = None
@@ -491,13 +459,15 @@ _PERFORM: dict[type, Callable[[Transfer, Any], None]] = {
     cmd.AskNear: Transfer._ask_near,
     cmd.StopAsking: Transfer._stop_asking,
     cmd.PublishClaim: Transfer._claim,
-    cmd.PublishChunk: Transfer._publish,
-    cmd.WithdrawChunks: Transfer._withdraw,
+    cmd.PublishChunk: stock.publish,
+    cmd.WithdrawChunks: stock.withdraw,
+    cmd.WithdrawContent: stock.withdraw,
     cmd.FetchRange: Transfer._fetch,
     cmd.AbortFetch: Transfer._abort,
     cmd.DigestChunk: Transfer._digest,
     cmd.ReportPeer: Transfer._report,
-    cmd.ValidateContent: Transfer._validate,
+    cmd.ValidateContent: stock.validate,
+    cmd.Refetching: Transfer._refetch,
     cmd.Finished: Transfer._finished,
     cmd.Troubled: Transfer._troubled,
     cmd.Failed: Transfer._failed,

@@ -15,6 +15,7 @@ from agent.core import events as ev
 from agent.core.sources import ORIGIN, peer_of, peer_source
 from agent.core.spec import Restored, TransferSpec
 from agent.core.transfer import Phase
+from peer.core.failure import FailureKind
 from peer.core.voucher import PeerId, Voucher
 from tests.support.playbook import (
     CHUNK,
@@ -23,6 +24,7 @@ from tests.support.playbook import (
     begun,
     digest_of,
     facts,
+    failure,
     near_answered,
     offered,
     probed,
@@ -44,6 +46,8 @@ class Giver:
     wants: bool = False
     shy: bool = False
     """When the copy is rejected it takes back all that it offers, but what it vouches for itself."""
+    leaves: bool = False
+    """It is gone as soon as it is asked for something after a rejection."""
     fresh: dict[int, str] = field(default_factory=dict)
     """What it has then on its own word, whatever it had before."""
 
@@ -209,6 +213,12 @@ class Tribunal:
             self.part |= dict.fromkeys(chunks, self.origin)
         else:
             assert who is not None
+            if self.rejections and self.peers[who].leaves:
+                del self.peers[who]
+                gone = failure(FailureKind.CONNECTION_CLOSED)
+                self._feed(ev.RangeFailed(file=command.file, request=command.request, failure=gone))
+                self._feed(ev.SourceLost(file=command.file, source=command.source))
+                return
             for chunk in chunks:
                 signer, self.part[chunk] = self.peers[who].words[chunk]
                 if signer not in self.blamed:

@@ -129,7 +129,9 @@ def test_who_fetches_it_too_is_asked_first_and_most() -> None:
     assert chosen.bit_count() == NEAR_AT_A_TIME
     assert not chosen & ~bitfield(range(20, 40))
     at = Table()
-    assert at.choose(passing_on(PEER_B, *range(60))).bit_count() == PASSED_ON_AT_A_TIME
+    chosen = at.choose(passing_on(PEER_B, *range(60)))
+    assert at.comparing.origin_only.bit_count() == AT_A_TIME, "what is passed on is not waited for"
+    assert (chosen & ~at.comparing.origin_only).bit_count() == PASSED_ON_AT_A_TIME
 
 
 def test_nothing_is_compared_with_a_peers_twice() -> None:

@@ -293,6 +293,21 @@ def test_a_peer_that_gets_what_the_origin_is_sending_takes_it_over() -> None:
     assert set(asked_of(play.stage)) == {f"peer:{PEER_A}"}
 
 
+def test_what_it_is_not_asked_for_is_no_reason_to_hand_over() -> None:
+    """It sent that without a voucher. Ending the origin's request for it again and again would bring nothing."""
+    play = Playbook(draw(ours="----", peer_a="****"))
+    while any(each.source != ORIGIN for each in play.stage.open.values()):
+        play >> received(PEER_A, vouchers=()) << anything
+    play >> arrived(ORIGIN, 1000)
+    play >> ticked(120.0) << anything
+    play >> offered(PEER_A, [0, 1, 2, 3])
+    play.check()
+    asked = [each for each in play.stage.log if isinstance(each, cmd.FetchRange)]
+    assert 0 < len([each for each in asked if each.source != ORIGIN]) < 3, (
+        "dropped, or never asked: this proves nothing"
+    )
+
+
 def test_only_the_chunk_on_its_way_is_no_reason_to_hand_over() -> None:
     play = Playbook(draw(ours="--*"))
     play >> arrived(ORIGIN, CHUNK + 1000) << digest(0)

@@ -73,7 +73,8 @@ def test_accomplices_end_with_the_origin_alone() -> None:
     peers = {peer: Giver.of(part, peer, part[:1]) for peer, part in parts.items()}
     world = Tribunal(96, peers).start().run()
     assert_settled(world, *liars)
-    assert world.rejections <= MOST
+    assert world.rejections == MOST
+    assert world.stage.transfer.near is NearUse.NEVER
     assert sorted(world.again) == list(range(96))
 
 
@@ -122,6 +123,18 @@ def test_what_two_vouch_for_is_compared_last() -> None:
     assert_settled(world, PEER_C)
     assert len({chunk for peer, chunk in world.compared if peer == PEER_B} & set(OF_A)) > 8
     assert len(set(world.again) & set(OF_A)) <= 4
+
+
+def test_what_cannot_be_compared_with_anothers_comes_from_where_it_was() -> None:
+    """Who had another copy is gone: its chunks need not come from the origin for that."""
+    peers = three()
+    peers[PEER_B].fresh = dict.fromkeys(OF_A[:6], TRUE)
+    peers[PEER_A].shy = peers[PEER_B].shy = peers[PEER_A].wants = peers[PEER_B].wants = True
+    peers[PEER_B].leaves = True
+    world = Tribunal(64, peers).start().run()
+    assert_settled(world, PEER_C)
+    assert PEER_B not in world.peers, "it was never asked: this proves nothing"
+    assert len([chunk for peer, chunk in world.compared if peer == PEER_A and chunk in OF_A[:6]]) >= 4
 
 
 @pytest.mark.parametrize("fetches", [1, 2, 5, 9])
