@@ -254,8 +254,7 @@ class FileTransfer:
         if fetching is None or not self._asks_near():
             return
         fetching.offered(event, now, out)
-        if self.phase is Phase.GATHERING:
-            self._perhaps_gathered(now)
+        self._perhaps_gathered(now)
 
     def _fetch_event(self, event: ev.FetchEvent, now: float, out: list[cmd.Command]) -> None:
         requests = self._means.requests
@@ -315,8 +314,8 @@ class FileTransfer:
         return self.phase in _GETTING and self._usable_near()
 
     def _usable_near(self) -> bool:
-        anchored = self.spec.integrity is not Integrity.ANCHORED or bool(self.spec.anchors)
-        return self.near is NearUse.PREFERRED and anchored
+        spec = self.spec
+        return self.near is NearUse.PREFERRED and (spec.integrity is not Integrity.ANCHORED or bool(spec.anchors))
 
     def _perhaps_gathered(self, now: float) -> None:
         fetching = self._held.fetching

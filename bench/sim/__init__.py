@@ -1,6 +1,7 @@
 """`python -m bench sim SCENARIO`: the same core as the agents', under a virtual clock, with fair-shared links.
 
-Plays the scenarios of the laboratory (scenarios.py) with as many agents as one likes, on one core, without root.
+Plays the scenarios of the laboratory (scenarios.py) with as many agents as one likes, without root; on one core,
+on two when they are huge.
 The same seed gives the same bytes of output; what it took goes to standard error. Never knows: sockets, files but
 those it is told to write.
 """

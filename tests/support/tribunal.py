@@ -90,6 +90,8 @@ class Tribunal:
         """What is offered now, and who vouches for it; nobody else: we do."""
         self.accepts = True
         """The validator is satisfied when all is what it should be."""
+        self.id_used = 0
+        """Which of the content's ids the vouchers are for; the last may be the one by the whole file's digest."""
         self._todo: list[cmd.Command] = []
 
     # --- what came of it ---------------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ class Tribunal:
             for chunk in chunks:
                 signer, self.part[chunk] = self.peers[who].words[chunk]
                 if signer not in self.blamed:
-                    content_id = self.stage.transfer.content_ids[0]
+                    content_id = self.stage.transfer.content_ids[self.id_used]
                     vouchers.append(vouch(content_id, ChunkIndex(chunk), signer, self.part[chunk]))
             self.compared += [(who, chunk) for chunk in chunks if self.rejections]
         self._feed(

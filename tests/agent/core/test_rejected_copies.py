@@ -14,10 +14,11 @@ from agent.core.provenance import Reason, spans
 from agent.core.rejections import MOST
 from agent.core.sources import ORIGIN, peer_source
 from agent.core.spec import Decision, NearUse, Restored, Snapshot
-from peer.core.voucher import PeerId
+from peer.core.voucher import PeerId, Voucher
 from tests.support.playbook import CHUNK, FILE, PEER_A, PEER_B, PEER_C, digest_of, facts, spec, vouch
 from tests.support.tribunal import TRUE, Giver, Tribunal
 from validation.content import NO_CHUNKS
+from validation.digest import Algorithm, Digest
 from validation.ranges import ByteRange, RangeSet
 
 OF_A, OF_B, OF_C = range(24), range(24, 48), range(48, 64)
@@ -113,6 +114,30 @@ def test_who_contradicts_what_is_right_is_the_liar() -> None:
     assert not set(world.again) >= set(OF_A), "A was believed, and rightly"
 
 
+def test_who_is_caught_lying_elsewhere_is_looked_at_before_the_others() -> None:
+    """What is held of that chunk is right: so far nothing is another than it was."""
+    peers = three()
+    peers[PEER_C].fresh = {3: "noise"}
+    for peer in (PEER_A, PEER_B, PEER_C):
+        peers[peer].shy = peers[peer].wants = True
+    world = Tribunal(64, peers).start().run()
+    assert_settled(world, PEER_C)
+    assert sorted(world.again) == [3, *OF_C]
+
+
+def test_who_vouched_for_the_whole_files_digest_is_named_when_the_file_is_right() -> None:
+    """Another origin may serve something else by right: until then what rests on its word comes from ours."""
+    whole = spec(digest=Digest(Algorithm.SHA256, bytes(32)))
+    world = Tribunal(64, three(), given=whole)
+    world.id_used = -1
+    world.start().run()
+    assert_settled(world, PEER_C)
+    assert world.rejections == 1
+    told = [type(each) for each in world.stage.log if isinstance(each, cmd.ValidateContent | cmd.ReportPeer)]
+    assert told[:2] == [cmd.ValidateContent] * 2
+    assert set(told[2:]) == {cmd.ReportPeer}
+
+
 def test_what_two_vouch_for_is_compared_last() -> None:
     """What is confirmed by a peer need not be fetched from the origin to find who lied elsewhere."""
     peers = three()
@@ -172,26 +197,45 @@ def test_who_vouched_for_what_is_being_fetched_again_is_not_forgotten_by_a_resta
         before.run(fetches=count + 1)
         assert len(before.again) > count
     assert before.blamed == {}
+    before.peers.clear()
     after = again_after_restart(before)
     assert_settled(after, PEER_C)
 
 
 def test_what_nobody_vouches_for_comes_from_the_origin_first() -> None:
     """An earlier process finished it, and its vouchers are not all there; then the application finds it invalid."""
-    stage = Tribunal(64, three()).start().run().stage
-    content_id = stage.transfer.content_ids[0]
-    vouched = [vouch(content_id, chunk, PEER_A) for chunk in OF_A]
-    vouched += [vouch(content_id, chunk, PEER_B) for chunk in OF_B]
-    snapshot = Snapshot(facts=facts(64), finished=True, vouchers=tuple(vouched))
+    world = found_invalid([*said_of(OF_A, PEER_A), *said_of(OF_B, PEER_B)])
+    assert world.stage.transfer.held_bytes == 48 * CHUNK
+    world.run()
+    assert_settled(world)
+    assert sorted(world.again) == list(OF_C), "the validator was asked as soon as something was another"
+
+
+def test_what_an_earlier_process_heard_is_enough_to_find_who_lied() -> None:
+    """It does not know the digests of what it holds, only what was said of them."""
+    world = found_invalid([*said_of(OF_A, PEER_A), *said_of(OF_B, PEER_B), *said_of(OF_C, PEER_C, ALTERED)])
+    assert world.stage.transfer.held_bytes == 64 * CHUNK
+    world.run()
+    assert_settled(world, PEER_C)
+    assert world.rejections == 1
+    assert set(OF_C) <= set(world.again)
+
+
+def said_of(chunks: range, signer: PeerId, wrong: tuple[int, ...] = ()) -> list[Voucher]:
+    """Vouchers for these."""
+    content_id = Tribunal(64, three()).start().run().stage.transfer.content_ids[0]
+    return [vouch(content_id, chunk, signer, "noise" if chunk in wrong else TRUE) for chunk in chunks]
+
+
+def found_invalid(vouchers: list[Voucher]) -> Tribunal:
+    """By the application, after a restart; nobody else is there."""
+    snapshot = Snapshot(facts=facts(64), finished=True, vouchers=tuple(vouchers))
     restored = Restored(snapshot=snapshot, held=(ByteRange(0, 64 * CHUNK),))
     part = {chunk: "noise" if chunk in ALTERED else TRUE for chunk in range(64)}
     world = Tribunal(64, {}, restored=restored, part=part)
     world.rejections = 1
     world.feed(ev.Decided(file=FILE, decision=Decision.INVALID))
-    assert world.stage.transfer.held_bytes == 48 * CHUNK
-    world.run()
-    assert_settled(world)
-    assert sorted(world.again) == list(OF_C), "the validator was asked as soon as something was another"
+    return world
 
 
 @pytest.mark.parametrize(
