@@ -61,16 +61,19 @@ class PeerWatch:
         return self.seen is not None and self.seen.have == self._layout.everything and not self.seen.wants
 
     async def run(self) -> None:
-        """Listen until it is `finished`."""
+        """Ask, then listen, until it is `finished`. Questions share connections, a stream keeps one for itself: so
+        many files that are begun at once, with many peers, have their first answers sooner."""
+        known = False
         while not self.finished:
             await asyncio.sleep(self._pause_s)
-            failure = await (self._follow() if self._tells else self._ask())
+            failure = await (self._follow() if known and self._tells else self._ask())
             if failure is None:
                 self._backoff.reset()
-                self._pause_s = ASK_AGAIN_S
+                self._pause_s = ASK_AGAIN_S if known or not self._tells else 0.0
             else:
                 self._pause_s = self._backoff.next_delay()
                 self._heard(None, None)
+            known = failure is None
 
     async def _follow(self) -> Failure | None:
         outcome = await self._network.follow(self.peer, self._content_ids, self._heard, SILENCE_S)

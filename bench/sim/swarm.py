@@ -32,10 +32,11 @@ NEIGHBOURS = 32
 """Peers that one agent listens to, at most, as the agents have it (`agent/near.py`)."""
 TICK_S = 0.0005
 BIG_TICK_S = 0.004
-BIG_TURN_S, HUGE_TURN_S = 0.02, 0.1
+BIG_TURN_S, HUGE_TURN_S = 0.06, 0.1
 """An agent of a big swarm takes a turn that often, with all that happened since the last one, digests included. Of
 the bound 150 cold agents (32 MiB) took 1.75 times with 5 ms, 1.73 with 20, 1.75 with 60 and 1.85 with 100, with
-1.14, 1.13, 1.06 and 1.04 copies; a chunk cost 2.3, 1.7, 1.2 and 1 times what it costs with 100."""
+1.14, 1.13, 1.06 and 1.04 copies; 1,000 took 2.00 times with 20 ms, 2.06 with 60 and 2.13 with 100, with 1.21, 1.22
+and 1.24 copies. A chunk costs 1.7 times with 20 ms what it costs with 100, and 1.15 times with 60."""
 HUGE = 1000
 """Agents above which turns are that long, and two processes share the work (`helper.py`)."""
 OVERHEAD_S = 0.002

@@ -183,7 +183,10 @@ class HostilePeer:
             writer.write(STREAM_HEAD if stream else b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n[")
             while True:
                 await self._push(writer, b"fffff\r\n" * (PIECE // 8) if stream else b"[" * PIECE)
-        body = wire.format_document(wire.offer_of(layout, have, claimed))
+        restless = self.mischief is Mischief.RESTLESS
+        body = wire.format_document(
+            wire.offer_of(layout, Bitfield(1) if restless else have, claimed, wants=restless)
+        )
         if self.mischief is Mischief.BAD_OFFER:
             body = b'{"length": -1, "chunk_bytes": 0, "have": "", "claimed": "", "x": ' + b"[" * 500 + b"}"
         if not stream:
