@@ -170,7 +170,9 @@ class Call:
 
         After a failure, and when cancelled, the connection is closed (unless the response was whole and empty).
         """
-        assert self.usable, "one exchange at a time"
+        assert self._begin is None, "one exchange at a time"
+        if not self.usable:
+            return failure_of_connection(None)  # cut off in the moment in which it was ready
         answer: asyncio.Future[Body | Failure] = asyncio.get_running_loop().create_future()
         self._answer, self._begin, self._filled, self._heard = answer, begin, 0, False
         try:

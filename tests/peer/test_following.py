@@ -163,6 +163,22 @@ async def test_cancelling_ends_the_connection(it: Serving, client: PeerClient) -
     await until(lambda: it.server.listening == 0 and it.server.connected == 0)
 
 
+async def test_who_is_cut_off_in_the_moment_of_the_handshake_is_gone(
+    it: Serving, client: PeerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was just banned, for what it sent on another connection: no error of ours."""
+    judge = client._identity.check_certificate
+
+    def judge_and_ban(der: bytes, now: float) -> PeerId | None:
+        asyncio.get_running_loop().call_soon(client.disconnect, it.identity.peer_id)
+        return judge(der, now)
+
+    monkeypatch.setattr(client._identity, "check_certificate", judge_and_ban)
+    for gone in (await client.hello(it.address), await client.follow(it.address, [A], Ear(), LONG_S)):
+        assert isinstance(gone, Failure)
+        assert gone.kind is FailureKind.CONNECTION_CLOSED
+
+
 # peers that are not like ours
 
 
