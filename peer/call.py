@@ -113,7 +113,7 @@ class Call:
         self, context: ssl.SSLContext, judge: Callable[[bytes], Failure | None], gone: Callable[[Call], None]
     ) -> None:
         """`judge` looks at the peer's certificate (DER); `gone` is called once, when the connection is over."""
-        self._judge, self.gone = judge, gone
+        self._judge, self._gone = judge, gone
         self.channel = Channel(context, self, server_side=False, handshake_timeout_s=HANDSHAKE_TIMEOUT_S)
         self._ready: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
         self._answer: asyncio.Future[Body | Failure] | None = None
@@ -299,7 +299,7 @@ class Call:
     def _end(self) -> None:
         if not self._over:
             self._over = True
-            self.gone(self)
+            self._gone(self)
 
 
 def bad_response(message: str) -> Failure:

@@ -110,7 +110,6 @@ class PeerClient:
         """
         if self._streams.full(address.peer_id):
             return Failure(kind=FailureKind.BUSY, message="as many contents of this peer as it allows are followed")
-        self._lines.lend(address, self._streams)
         following = Following(tuple(content_ids), told, wait_s + SILENCE_GRACE_S)
 
         def begin(head: wire.ResponseHead) -> Body | Failure:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from functools import partial
 
 from peer.call import Begin, Call
 from peer.core.failure import Failure, FailureKind
@@ -78,7 +77,9 @@ class Lines:
         """One exchange, on a kept connection or a new one. The length of the answer's body, or why not."""
         if self._closed:
             return Failure(kind=FailureKind.ABORTED, message="the agent is stopping")
-        line = self._line_to(address)
+        line = self._lines.get(address.peer_id)
+        if line is None:
+            line = self._lines[address.peer_id] = _Line(asyncio.Semaphore(self._limits.connections))
         line.users += 1
         try:
             try:
@@ -93,21 +94,6 @@ class Lines:
         finally:
             line.users -= 1
             self._forget_empty(address.peer_id, line)
-
-    def lend(self, address: PeerAddress, borrower: Lines) -> None:
-        """Give a kept connection that nobody uses to lines for another purpose, if these have none: to shake hands
-        anew costs each side about 2 ms of processor time."""
-        line, theirs = self._lines.get(address.peer_id), borrower._lines.get(address.peer_id)
-        if line is None or borrower._closed or (theirs is not None and theirs.idle):
-            return
-        call = self._take_idle(line, address)
-        if call is None:
-            return
-        self._gone(address, line, call)
-        line = borrower._line_to(address)
-        line.calls.add(call)
-        call.gone = partial(borrower._gone, address, line)
-        borrower._keep(line, address, call)
 
     def disconnect(self, peer_id: PeerId) -> None:
         """End the connections to this peer at once; exchanges under way fail with CONNECTION_CLOSED."""
@@ -132,7 +118,8 @@ class Lines:
                 return call
             outcome = await call.exchange(errand.request, errand.begin)
             if call.usable:
-                self._keep(line, address, call)
+                timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._drop_idle, line, call)
+                line.idle.append((address, call, timer))
             gone = isinstance(outcome, Failure) and outcome.kind is FailureKind.CONNECTION_CLOSED
             if not (gone and call.reused and not call.heard):
                 return outcome
@@ -156,30 +143,19 @@ class Lines:
             reason = "its certificate is not of our group" if who is None else "another agent answers there"
             return Failure(kind=FailureKind.NOT_TRUSTED, message=reason)
 
-        call = Call(self._context, judge, partial(self._gone, address, line))
+        def gone(call: Call) -> None:
+            line.calls.discard(call)
+            for kept in [kept for kept in line.idle if kept[1] is call]:
+                kept[2].cancel()
+                line.idle.remove(kept)
+            self._forget_empty(address.peer_id, line)
+            if not any(other.calls for other in self._lines.values()):
+                self._nobody_left.set()
+
+        call = Call(self._context, judge, gone)
         line.calls.add(call)
         failure = await call.connect(address.host, address.port)
         return call if failure is None else failure
-
-    def _gone(self, address: PeerAddress, line: _Line, call: Call) -> None:
-        """The connection is over, or is ours no more."""
-        line.calls.discard(call)
-        for kept in [kept for kept in line.idle if kept[1] is call]:
-            kept[2].cancel()
-            line.idle.remove(kept)
-        self._forget_empty(address.peer_id, line)
-        if not any(other.calls for other in self._lines.values()):
-            self._nobody_left.set()
-
-    def _line_to(self, address: PeerAddress) -> _Line:
-        line = self._lines.get(address.peer_id)
-        if line is None:
-            line = self._lines[address.peer_id] = _Line(asyncio.Semaphore(self._limits.connections))
-        return line
-
-    def _keep(self, line: _Line, address: PeerAddress, call: Call) -> None:
-        timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._drop_idle, line, call)
-        line.idle.append((address, call, timer))
 
     def _drop_idle(self, line: _Line, call: Call) -> None:
         line.idle = [kept for kept in line.idle if kept[1] is not call]

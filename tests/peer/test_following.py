@@ -100,25 +100,6 @@ async def test_it_hears_what_changes_on_a_connection_of_its_own(it: Serving, cli
     await until(lambda: it.server.listening == 0)
 
 
-async def test_it_takes_over_a_connection_that_is_not_in_use(it: Serving, client: PeerClient) -> None:
-    """One; to shake hands anew costs time where there are many peers."""
-    await client.hello(it.address)
-    async with asyncio.TaskGroup() as tasks:
-        ears = [Ear(enough=2), Ear(enough=2)]
-        streams = [tasks.create_task(client.follow(it.address, [A], ear, LONG_S)) for ear in ears]
-        for ear in ears:
-            await ear.hears(1)
-        assert it.server.connected == 2
-        await client.hello(it.address)
-        assert it.server.connected == 3
-        claim(it)
-    assert [task.result() for task in streams] == [None, None]
-    await until(lambda: it.server.connected == 1)
-    assert await client.follow(it.address, [A], Ear(enough=1), LONG_S) is None
-    await until(lambda: it.server.connected == 0)
-    assert (len(client._lines), len(client._streams)) == (0, 0)
-
-
 async def test_as_many_as_a_peer_allows(it: Serving, client: PeerClient) -> None:
     ears = [Ear(enough=2) for _ in range(8)]
     async with asyncio.TaskGroup() as tasks:
