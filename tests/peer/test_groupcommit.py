@@ -97,9 +97,9 @@ async def test_those_who_wait_share_a_transaction(database: Database) -> None:
     async with asyncio.TaskGroup() as group, busy(database):
         tasks = [group.create_task(database.run(add(number))) for number in range(BATCH_CALLS + 44)]
     assert [task.result() for task in tasks] == list(range(BATCH_CALLS + 44))
-    # Its own, one full batch, and the rest.
+    # Its own, one full batch, and the rest; one more when the thread was free before all of them were there.
     assert seen.count("COMMIT") - seen.count("BEGIN IMMEDIATE") in (0, 1)
-    assert seen.count("BEGIN IMMEDIATE") == 3
+    assert seen.count("BEGIN IMMEDIATE") in (3, 4)
 
 
 async def test_who_fails_fails_alone_and_loses_nobodys_work(database: Database, tmp_path: Path) -> None:
