@@ -1,4 +1,4 @@
-"""Held questions that are asked anew when what they say is true no more.
+"""Questions that go on for long (streams of news), asked anew when what they say is true no more.
 
 Never knows: what is asked, of whom, why it is to be asked anew.
 """
@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 GRACE_S = 0.3
-"""An answer that comes by itself within this time saves a connection: the next question says what is new. In a
-busy group, offers change every 0.4 s."""
+"""What is found out within this time is said in one question: each that is asked anew costs a connection."""
 
 T = TypeVar("T")
 
