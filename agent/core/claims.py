@@ -25,6 +25,10 @@ class Promise:
     """Chunks it ever claimed and does not have yet."""
     mark: float
     """When it last had none, or got one of them."""
+    pace_s: float | None = None
+    """What a chunk that it owed took, in the mean."""
+    own_patience_s: float = 0.0
+    """How long its next one may take, going by that alone."""
 
 
 class Claims:
@@ -37,7 +41,7 @@ class Claims:
         self.pace_s: float | None = None
         """What a chunk of the origin takes, ours or another's, in the mean."""
         self.patience_s = self._longest_s
-        """How long the next chunk of a claim may take."""
+        """How long the next chunk of a claim may take, of a peer of which nothing else is known."""
 
     @property
     def hunger_s(self) -> float:
@@ -46,11 +50,18 @@ class Claims:
 
     def took(self, seconds: float) -> None:
         """A chunk of the origin, ours or another's, took so long."""
-        before = seconds if self.pace_s is None else self.pace_s
-        self.pace_s = before + _WEIGHT * (seconds - before)
+        self.pace_s = _mean(self.pace_s, seconds)
+        self.patience_s = self._patience(self.pace_s)
+
+    def until(self, promise: Promise) -> float:
+        """When the next chunk that it owes should have come. One connection of many may get a third of what the
+        others get, for minutes: it is judged by its own pace, when that is the slower one."""
+        return promise.mark + max(self.patience_s, promise.own_patience_s)
+
+    def _patience(self, pace_s: float) -> float:
         tuning = self._tuning
-        wanted = max(tuning.least_claim_s, tuning.claim_paces * self.pace_s + tuning.claim_grace_s)
-        self.patience_s = min(self._longest_s, wanted)
+        wanted = max(tuning.least_claim_s, tuning.claim_paces * pace_s + tuning.claim_grace_s)
+        return min(self._longest_s, wanted)
 
     def offered(self, source: SourceId, have: Bitfield, claimed: Bitfield, now: float) -> Promise:
         """What a peer has and claims now. Its promise, which stays the same object."""
@@ -67,7 +78,10 @@ class Claims:
             return
         kept = (promise.owing & have).bit_count()
         if kept:
-            self.took((now - promise.mark) / kept)
+            each_s = (now - promise.mark) / kept
+            self.took(each_s)
+            promise.pace_s = _mean(promise.pace_s, each_s)
+            promise.own_patience_s = self._patience(promise.pace_s)
         if kept or not promise.owing:
             promise.mark = now
         promise.owing = Bitfield((promise.owing | claimed) & ~have)
@@ -78,4 +92,8 @@ class Claims:
 
     def late(self, promise: Promise | None, now: float) -> bool:
         """It owes chunks that should have come."""
-        return promise is not None and promise.owing != NO_CHUNKS and now >= promise.mark + self.patience_s
+        return promise is not None and promise.owing != NO_CHUNKS and now >= self.until(promise)
+
+
+def _mean(before: float | None, seconds: float) -> float:
+    return seconds if before is None else before + _WEIGHT * (seconds - before)

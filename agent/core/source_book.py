@@ -109,13 +109,8 @@ class SourceBook:
         """The peers that fetch this content too and keep what they promise."""
         if self._keen is None:
             self._keen = [entry for entry in self._entries.values() if entry.wants and entry.peer is not None]
-        patience_s = self.claims.patience_s
-        return [
-            entry.peer
-            for entry in self._keen
-            if entry.peer is not None
-            and (entry.promise is None or not entry.promise.owing or now < entry.promise.mark + patience_s)
-        ]
+        late = self.claims.late
+        return [entry.peer for entry in self._keen if entry.peer is not None and not late(entry.promise, now)]
 
     def offered(
         self, source: SourceId, have: Bitfield, claimed: Bitfield, now: float, *, wants: bool = False
@@ -309,7 +304,7 @@ class SourceBook:
         if claimed and (late or (entry.peer is not None and cools and entry.busy_since is None)):
             claimed = NO_CHUNKS
         silent = entry.in_flight > 0 and self._silent(entry, now)
-        entry.seen_until = self._change_of(entry, now, self.claims.patience_s)
+        entry.seen_until = self._change_of(entry, now)
         seen = entry.seen = NearSource(
             entry.source,
             Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have,
@@ -362,17 +357,17 @@ class SourceBook:
         first = self._next_change
         if first is not None and first > now:
             return first
-        first, patience_s = math.inf, self._patience_s
+        first = math.inf
         for entry in self._entries.values():
             at = entry.seen_until
             if entry.seen is None or at <= now:
-                at = self._change_of(entry, now, patience_s)
+                at = self._change_of(entry, now)
             if at < first:
                 first = at
         self._next_change = first
         return first
 
-    def _change_of(self, entry: _Entry, now: float, patience_s: float) -> float:
+    def _change_of(self, entry: _Entry, now: float) -> float:
         first = math.inf
         if now < entry.cool_until:
             first = entry.cool_until
@@ -382,7 +377,7 @@ class SourceBook:
         if promise is not None:
             if entry.in_flight and now < (at := self._silent_at(entry)) < first:
                 first = at
-            if promise.owing and now < (at := promise.mark + patience_s) < first:
+            if promise.owing and now < (at := self.claims.until(promise)) < first:
                 first = at
         return first
 
