@@ -249,6 +249,8 @@ class Fetching(Fetched):
         tuning = self._tuning
         if not self._sources.spreading:
             return tuning.near_requests
+        if self._requests.of_origin is None:
+            return tuning.spreading_near_most
         half = (self._sources.spreaders + 1) // 2
         return min(max(tuning.spreading_near_requests, half), tuning.spreading_near_most)
 
