@@ -348,8 +348,11 @@ class SourceBook:
         return entry.in_flight > 0 and entry.peer is not None and now >= self._silent_at(entry)
 
     def _silent_at(self, entry: _Entry) -> float:
-        known = entry.pace_s is not None
-        return entry.heard + (self._tuning.quiet_s if known else self._tuning.quiet_first_s)
+        tuning = self._tuning
+        if self.pace_s is None:
+            return entry.heard + tuning.quiet_first_s
+        wanted = tuning.quiet_paces * (self.pace_s if entry.pace_s is None else entry.pace_s)
+        return entry.heard + max(tuning.quiet_s, min(tuning.quiet_most_s, wanted))
 
     def next_change(self, now: float) -> float:
         """When next a source that cools off may be asked again, or nothing is expected of one any more."""

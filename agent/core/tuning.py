@@ -57,10 +57,15 @@ class Tuning:
     """but not at more than this. In simulation, 256 chunks, all links alike: 8 cold agents took 1.11 of the bound
     with 5 and 1.12 with 8, 16 took 1.21 with 5, 1.14 with 8 and 1.17 with 9: more of them slow the origin's one
     request down on a link that is full."""
-    quiet_first_s: float = 0.75
-    """A peer that has sent nothing so long after a first request is not counted on, until it does"""
+    quiet_first_s: float = 0.85
+    """A peer that has sent nothing so long after a first request is not counted on, until it does. (Seven began
+    together at one uplink of 40 Mbit/s, in the laboratory: 0.75 s were too short for one of them)"""
     quiet_s: float = 1.5
-    """… and after it has delivered before."""
+    """… and after it has delivered before, or when others deliver"""
+    quiet_paces: float = 3.0
+    """… or after so many times what a chunk of it takes: one connection of seven is silent for a second or two"""
+    quiet_most_s: float = 5.0
+    """… but not after more than this."""
     audible_bytes: int = 16 * 1024
     """Less than this in that time is nothing (a peer that sends a few bytes a second: reliability, slow loris)."""
     busy_s: float = 5.0

@@ -113,6 +113,29 @@ def test_a_peer_that_sends_nothing_is_not_counted_on_until_it_does() -> None:
     assert not sources.moved(A, tuning.audible_bytes, 12.1)
 
 
+def test_a_peer_that_is_slow_may_be_silent_longer() -> None:
+    tuning = Tuning()
+    for pace_s, quiet_s in ((0.1, tuning.quiet_s), (1.0, tuning.quiet_paces), (60.0, tuning.quiet_most_s)):
+        sources = book(A)
+        sources.delivered(A, pace_s)
+        sources.took(A, 10.0)
+        assert not sources.near(10.0 + quiet_s - 0.01)[0].cooling, pace_s
+        assert sources.next_change(10.0) == 10.0 + quiet_s, pace_s
+        assert sources.near(10.0 + quiet_s)[0].cooling, pace_s
+
+
+def test_a_new_peer_may_be_silent_longer_while_others_deliver() -> None:
+    tuning = Tuning()
+    sources = book(A, B)
+    sources.took(A, 10.0)
+    assert sources.next_change(10.0) == 10.0 + tuning.quiet_first_s
+    sources.took(B, 10.0)
+    sources.ended(B)
+    sources.delivered(B, 0.1)
+    assert not sources.near(10.0 + tuning.quiet_first_s)[0].cooling
+    assert sources.near(10.0 + tuning.quiet_s)[0].cooling
+
+
 @pytest.mark.parametrize("kind", [FailureKind.ABORTED, FailureKind.DISK_FULL, FailureKind.IO_ERROR])
 def test_what_is_our_own_doing_is_not_held_against_it(kind: FailureKind) -> None:
     sources = book(A)
