@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from agent.context import Context
 from agent.core.commands import AskNear
 from agent.core.events import CrowdSized, NearAnswered, SourceLost, SourceOffered
+from agent.core.neighbours import neighbours_among
 from agent.core.ownership import Group
 from agent.core.sources import CACHE, peer_source
 from agent.near_peer import PeerWatch
@@ -21,10 +22,6 @@ from validation.content import NO_CHUNKS, Bitfield, ContentId
 
 if TYPE_CHECKING:
     from peer.network import PeerNetwork
-
-NEIGHBOURS = 32
-"""Peers watched at once for one content. Each costs a connection and up to 16 KiB/s on both sides. Among N agents
-that each choose so many at random, all are connected as long as 32 is well above ln N (Erdős and Rényi 1959)."""
 
 CALLERS_KEPT = 256
 """Peers that asked us for the content and are asked before others; a group can be larger than that."""
@@ -44,7 +41,8 @@ class NearWatch:
         self._command = command
         self._rng = random.Random()
         self._watches: dict[PeerId, PeerWatch] = {}
-        """At most NEIGHBOURS, those included that have everything and are watched no more."""
+        """At most `_most`, those included that have everything and are watched no more."""
+        self._most = 0
         self._posted: dict[PeerId, State] = {}
         """What was said of each peer that is offered."""
         self._asked: set[PeerId] = set()
@@ -129,7 +127,7 @@ class NearWatch:
         wanting = sum(watch.seen is not None and watch.seen.wants for watch in watches)
         answered = len(self._asked) - sum(not watch.asked for watch in watches)
         size = 1 + round(len(live) * wanting / max(1, answered))
-        if (len(live) <= NEIGHBOURS and not self._size) or abs(size - self._size) <= self._size // 4:
+        if (len(live) <= self._most and not self._size) or abs(size - self._size) <= self._size // 4:
             return
         self._size = size
         group = Group((network.identity.peer_id, *(peer.peer_id for peer in live)))
@@ -164,7 +162,7 @@ class NearWatch:
             self._look = False
             self._see_who_is_there(network)
         while self._unasked or self._spare:
-            if len(self._watches) >= NEIGHBOURS and not (self._unasked and self._make_room()):
+            if len(self._watches) >= self._most and not (self._unasked and self._make_room()):
                 return
             peer = (self._unasked or self._spare).pop()
             watch = PeerWatch(network, self._command, peer, self._told)
@@ -174,6 +172,7 @@ class NearWatch:
 
     def _see_who_is_there(self, network: PeerNetwork) -> None:
         live = [peer.peer_id for peer in network.live()]
+        self._most = neighbours_among(len(live))
         for peer in self._watches.keys() - live:
             if self._watches[peer].seen is None:
                 self._leave(peer)

@@ -10,9 +10,10 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.core.neighbours import ALL, SOME
 from bench.reading import rate_of, size_of
 from bench.scenarios import SCENARIOS, FullDisk, Happening, OriginDies, Scenario, ScenarioError
-from bench.sim.swarm import NEIGHBOURS, World
+from bench.sim.swarm import World
 
 _BREAKS: dict[str, Happening] = {"origin-dies": OriginDies(at=0.3), "full-disk": FullDisk(agent=1)}
 """Faults that no scenario has."""
@@ -54,14 +55,15 @@ def options_of(arguments: list[str]) -> Options:
     site_rate = rate_of(given.site_rate) or scenario.agent.up
     if site_rate < 1:
         raise ScenarioError(f"--site-rate must be above 0, not {given.site_rate:g}")
-    if not 2 <= given.neighbours <= MOST_NEIGHBOURS or given.neighbours % 2:
-        raise ScenarioError(f"--neighbours must be even, 2 to {MOST_NEIGHBOURS}, not {given.neighbours}")
+    few = given.neighbours
+    if few is not None and (not 2 <= few <= MOST_NEIGHBOURS or few % 2):
+        raise ScenarioError(f"--neighbours must be even, 2 to {MOST_NEIGHBOURS}, not {few}")
     world = World(
         seed=given.seed,
         latency_s=given.latency_ms / 1000,
         sites=given.sites,
         site_rate=site_rate,
-        neighbours=given.neighbours,
+        neighbours=few,
     )
     return Options(scenario=scenario, world=world, json=given.json, output=given.output, picture=given.picture)
 
@@ -86,9 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--neighbours",
         type=int,
-        default=NEIGHBOURS,
         metavar="N",
-        help=f"peers that one agent listens to, at most (default: {NEIGHBOURS}, as the agents)",
+        help=f"peers that one agent listens to, at most (default: as the agents, {ALL}, of more than these {SOME})",
     )
     parser.add_argument("--json", action="store_true", help="print documents, one a line, instead of tables")
     parser.add_argument("--output", type=Path, metavar="FILE", help="append the documents to this file too")

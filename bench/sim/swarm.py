@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from agent.core.facts import OriginFacts, RangeSupport
+from agent.core.neighbours import neighbours_among
 from agent.core.ownership import Group
 from agent.core.spec import TransferSpec
 from agent.core.tuning import Tuning
@@ -28,8 +29,6 @@ from peer.core.failure import FailureKind
 from validation.content import ChunkLayout, content_id_by_url
 from validation.digest import ChunkDigest
 
-NEIGHBOURS = 32
-"""Peers that one agent listens to, at most, as the agents have it (`agent/near.py`)."""
 TICK_S = 0.0005
 BIG_TICK_S = 0.004
 BIG_TURN_S, HUGE_TURN_S = 0.06, 0.1
@@ -64,8 +63,8 @@ class World:
     """The hosts are spread evenly over so many; the origin is at none of them."""
     site_rate: int = 0
     """Bit/s of each site's way out, if there are several."""
-    neighbours: int = NEIGHBOURS
-    """Peers that one agent listens to, at most; even."""
+    neighbours: int | None = None
+    """Peers that one agent listens to, at most; even. None: as the agents have it."""
     huge: int = HUGE
     """See there."""
 
@@ -125,7 +124,8 @@ class Swarm:
         self.group = Group(self.by_peer)
         self._awaited = frozenset(scenario.awaited)
         self._build_sites(world)
-        self._introduce(random.Random(f"neighbours {world.seed}"), world.neighbours)
+        most = neighbours_among(scenario.agents - 1) if world.neighbours is None else world.neighbours
+        self._introduce(random.Random(f"neighbours {world.seed}"), most)
         self._plan()
 
     # --- making it -------------------------------------------------------------------------------------------

@@ -333,7 +333,7 @@ async def test_of_many_a_few_are_watched_and_who_has_something_is_found(
     lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everybody is asked; places are kept for those that matter; one that is lost is replaced."""
-    monkeypatch.setattr(near_module, "NEIGHBOURS", 2)
+    monkeypatch.setattr(near_module, "neighbours_among", lambda _: 2)
     ann, claims = await lan.start_beside("ann"), Claims()
     idle = [await lan.start_beside(name, ann) for name in ("ben", "cid", "dan")]
     eve = await lan.start_beside("eve", ann, claims=claims.get)
@@ -356,7 +356,7 @@ async def test_who_asks_us_is_watched_instead_of_one_that_has_nothing(
     lan: Lan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once: it cannot take the place again and again while it has nothing either."""
-    monkeypatch.setattr(near_module, "NEIGHBOURS", 1)
+    monkeypatch.setattr(near_module, "neighbours_among", lambda _: 1)
     ann, claims = await lan.start_beside("ann"), {"ben": Claims(), "cid": Claims()}
     others = [await lan.start_beside(name, ann, claims=claims[name].get) for name in claims]
     async with asking(ann) as asked:
@@ -374,7 +374,7 @@ async def test_who_asks_us_is_watched_instead_of_one_that_has_nothing(
 
 
 async def test_who_asked_us_is_asked_first(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_module, "NEIGHBOURS", 1)
+    monkeypatch.setattr(near_module, "neighbours_among", lambda _: 1)
     ann, claims = await lan.start_beside("ann"), Claims()
     for name in ("ben", "cid", "dan"):
         await lan.start_beside(name, ann)
@@ -395,7 +395,7 @@ async def test_of_a_large_group_it_tells_who_is_there_and_how_many_want_it(
     async with asking(ann) as small:
         await small.answered()
         assert not any(isinstance(event, CrowdSized) for event in small.posted)
-    monkeypatch.setattr(near_module, "NEIGHBOURS", 2)
+    monkeypatch.setattr(near_module, "neighbours_among", lambda _: 2)
     async with asking(ann) as large:
         await large.answered()
         (told,) = [event for event in large.posted if isinstance(event, CrowdSized)]

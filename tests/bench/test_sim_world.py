@@ -7,11 +7,12 @@ from collections import Counter
 
 import pytest
 
+from agent.core.neighbours import SOME
 from bench.scenarios import SCENARIOS, Scenario
 from bench.sim.clock import Clock
 from bench.sim.even import EvenNetwork
 from bench.sim.network import Flow, Link, Network
-from bench.sim.swarm import NEIGHBOURS, SimError, Swarm, World
+from bench.sim.swarm import SimError, Swarm, World
 from peer.core.failure import FailureKind
 from validation.content import NO_CHUNKS
 
@@ -104,7 +105,7 @@ def small(name: str, agents: int = 8) -> Scenario:
 def test_in_a_big_group_everybody_knows_some_and_they_know_it() -> None:
     swarm = Swarm(small("cold", 200), World(seed=5))
     known = {host.number: {each.host.number for each in host.transfers[0].neighbours} for host in swarm.hosts}
-    assert all(NEIGHBOURS - 8 < len(others) <= NEIGHBOURS for others in known.values())
+    assert all(SOME - 6 < len(others) <= SOME for others in known.values())
     assert all(number in known[other] for number, others in known.items() for other in others)
     assert all(number not in others for number, others in known.items())
     reached, ahead = {0}, [0]
