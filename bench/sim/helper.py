@@ -1,7 +1,7 @@
 """The second process of a huge swarm: it has the cores of most agents, the first one all of the world.
 
-What happens to an agent in a tick is sent to its core at the end of the tick; what that commands happens at the end
-of the next one, whenever it is ready: so the two work at the same time, and a run comes to the same in every byte
+What happens to an agent in a tick is sent to its core at the end of the tick; what that commands happens a few
+ticks later, whenever it is ready: so the two work at the same time, and a run comes to the same in every byte
 however fast each of them is. Never decides anything. Never knows: links, requests, the scenario.
 """
 
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import marshal
 import multiprocessing
+import queue
 import resource
+import threading
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 SHARE, OF = 13, 20
 """So many of so many agents have their core in the second process; the others' and the world are as much work."""
+AHEAD = 3
+"""Ticks (of 4 ms) after which what was commanded happens. Neither process waits for the other as long as it is not
+so far ahead: with 1, each waited a fifth of the time, for some ticks have more work than others."""
 ANSWERS_WITHIN_S = 600.0
 """A process that is stopped for longer counts as dead."""
 
@@ -71,12 +77,16 @@ class Helper:
         self._number = {transfer: number for number, transfer in enumerate(self._numbered)}
         self._offers: dict[Transfer, None] = {}
         self._turns: list[Turn] = []
-        self._awaited = False
+        self._due: deque[int] = deque()
+        """The ticks at whose ends answers are heard that were asked for."""
+        self._arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        """Answers; None: nothing more comes."""
         context = multiprocessing.get_context("fork")
         self._connection, there = context.Pipe()
         self._process = context.Process(target=_work, args=(there, swarm, self._connection), daemon=True)
         self._process.start()
         there.close()
+        threading.Thread(target=_listen, args=(self._connection, self._arrived), daemon=True).start()
         for transfer in self._numbered:
             if _is_away(transfer):
                 transfer.core, transfer.away = None, self
@@ -92,14 +102,17 @@ class Helper:
         self._turns.append((number[transfer], [number[other] for other in heard], coded))
 
     def exchange(self) -> None:
-        """At the end of a tick: what was commanded since the last one happens, what has happened is told."""
-        answers = self._answers() if self._awaited else []
+        """At the end of a tick: what was commanded a while ago happens, what has happened is told."""
+        clock, answers = self._swarm.clock, list[Answer]()
+        while self._due and self._due[0] <= clock.tick:
+            self._due.popleft()
+            answers += self._receive()
         if self._turns:
             offers = [(self._number[each], _said(each.offer)) for each in self._offers]
-            self._send((self._swarm.clock.now, offers, self._turns))
-            self._offers, self._turns, self._awaited = {}, [], True
-            clock = self._swarm.clock
-            clock.at_tick(clock.tick + 1, _nothing, None)
+            self._send((clock.now, offers, self._turns))
+            self._offers, self._turns = {}, []
+            self._due.append(clock.tick + AHEAD)
+            clock.at_tick(clock.tick + AHEAD, _nothing, None)
         for number, due_at, progress, commands in answers:
             transfer = self._numbered[number]
             transfer.progress = Progress(*progress)
@@ -108,9 +121,9 @@ class Helper:
 
     def end(self) -> None:
         """It is not needed any more."""
-        if self._awaited:
-            self._answers()
         self._send(None)
+        for _ in self._due:
+            self._receive()
         self.cpu_s, self.peak_mib = self._receive()
         self._process.join(ANSWERS_WITHIN_S)
 
@@ -120,11 +133,6 @@ class Helper:
         self._process.join(ANSWERS_WITHIN_S)
         self._connection.close()
 
-    def _answers(self) -> list[Answer]:
-        self._awaited = False
-        answers: list[Answer] = self._receive()
-        return answers
-
     def _send(self, message: tuple[float, list[Offer], list[Turn]] | None) -> None:
         try:
             self._connection.send_bytes(marshal.dumps(message))
@@ -133,11 +141,21 @@ class Helper:
 
     def _receive(self) -> Any:
         try:
-            if self._connection.poll(ANSWERS_WITHIN_S):
-                return marshal.loads(self._connection.recv_bytes())
-        except (OSError, EOFError) as error:
-            raise HelperError("the second process ended early") from error
-        raise HelperError("the second process does not answer")
+            answer = self._arrived.get(timeout=ANSWERS_WITHIN_S)
+        except queue.Empty as error:
+            raise HelperError("the second process does not answer") from error
+        if answer is None:
+            raise HelperError("the second process ended early")
+        return marshal.loads(answer)
+
+
+def _listen(connection: Connection, arrived: queue.SimpleQueue[bytes | None]) -> None:
+    """Take what comes at once: if both waited until the other has read, it would be for ever."""
+    try:
+        while True:
+            arrived.put(connection.recv_bytes())
+    except (OSError, EOFError):
+        arrived.put(None)
 
 
 def _numbered(swarm: Swarm) -> list[Transfer]:
@@ -153,7 +171,7 @@ def _said(offer: ev.SourceOffered | None) -> Said:
 
 
 def _nothing(_: None) -> None:
-    """The next tick is to come even if nothing else happens in it."""
+    """The tick is to come even if nothing else happens in it."""
 
 
 # --- in the other process ------------------------------------------------------------------------------------
