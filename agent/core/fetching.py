@@ -249,10 +249,9 @@ class Fetching(Fetched):
         tuning = self._tuning
         if not self._sources.spreading:
             return tuning.near_requests
-        if self._requests.of_origin is None:
-            return tuning.spreading_near_most
-        half = (self._sources.spreaders + 1) // 2
-        return min(max(tuning.spreading_near_requests, half), tuning.spreading_near_most)
+        free = self._requests.of_origin is None
+        those = len(self._sources) if free else (self._sources.spreaders + 1) // 2
+        return min(max(tuning.spreading_near_requests, those), tuning.spreading_near_most)
 
     def turn(self, now: float, out: list[cmd.Command], near: bool) -> None:
         """Other bytes are wanted first: the origin's request ends unless it is about to bring them."""

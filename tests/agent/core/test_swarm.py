@@ -6,16 +6,19 @@ what a chunk takes is to the delay of news as it is between real agents.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
 from agent.core import commands as cmd
 from agent.core.ownership import Ownership
-from agent.core.sources import ORIGIN
+from agent.core.sources import ORIGIN, peer_source
 from agent.core.spec import OriginUse
 from agent.core.tuning import Tuning
 from peer.core.failure import FailureKind
+from peer.core.voucher import PeerId
 from tests.support.drawing import draw
 from tests.support.playbook import (
     OWN,
@@ -241,6 +244,45 @@ def test_at_the_end_a_slow_peer_is_cut_off_for_a_quicker_one() -> None:
     play >> ticked(1.0) << abort(PEER_A)
     play >> failed(PEER_A, FailureKind.ABORTED) << fetch(PEER_B, chunk=0)
     play.check()
+
+
+MANY = tuple(PeerId(letter * 64) for letter in "1234567")
+
+
+def under_way(stage: Stage) -> dict[str, int]:
+    """Who was asked, and how often."""
+    return dict(Counter(each.source for each in stage.open.values()))
+
+
+def test_who_asks_nothing_of_the_origin_asks_all_it_knows_and_is_not_at_the_end_for_that() -> None:
+    """Seven peers give as much as their links do: nobody is too slow as long as all are busy."""
+    stage = begun_among(PEER_A, claimed={"a": "c" * CHUNKS})
+    play = Playbook(stage)
+    for peer in MANY:
+        play >> offered(peer, range(CHUNKS), wants=True) << anything
+    play >> lost(PEER_A)
+    play.check()
+    assert under_way(stage) == {peer_source(peer): 1 for peer in MANY}
+    *others, quick = MANY
+    play = Playbook(stage)
+    play >> received(quick) << anything
+    for piece in range(12):
+        for peer in others:
+            play >> arrived(peer, 9_000, start=stage.request(peer).item.start + 9_000 * piece) << anything
+        play >> ticked(0.3) << anything
+    play.check()
+    assert not any(isinstance(each, cmd.AbortFetch) for each in stage.log)
+
+
+def test_who_asks_the_origin_asks_fewer_peers() -> None:
+    """More of them slow the origin's one request down, on a link that is full."""
+    stage = begun_among(PEER_A)
+    play = Playbook(stage)
+    for peer in MANY:
+        play >> offered(peer, range(CHUNKS // 2), wants=True) << anything
+    play.check()
+    assert under_way(stage)[ORIGIN] == 1
+    assert len(under_way(stage)) == 1 + Tuning().spreading_near_requests
 
 
 # --- policy ------------------------------------------------------------------------------------------------------
