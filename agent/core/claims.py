@@ -7,6 +7,7 @@ the peer's offers, so that coming back renews nothing. Never knows: who fetches 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from agent.core.sources import SourceId
@@ -15,6 +16,10 @@ from validation.content import NO_CHUNKS, Bitfield
 
 _WEIGHT = 0.3
 """Of the newest measurement in the mean: the last three make two thirds of it."""
+
+_SLOW = 4.0
+"""Who takes so many times as long as the others is not waited for: its link is slow, not its luck. Nor are others
+believed longer for it."""
 
 
 @dataclass(slots=True)
@@ -78,10 +83,10 @@ class Claims:
             return
         kept = (promise.owing & have).bit_count()
         if kept:
-            each_s = (now - promise.mark) / kept
-            self.took(each_s)
+            each_s, most_s = (now - promise.mark) / kept, _SLOW * (self.pace_s or math.inf)
             promise.pace_s = _mean(promise.pace_s, each_s)
-            promise.own_patience_s = self._patience(promise.pace_s)
+            promise.own_patience_s = self._patience(promise.pace_s) if promise.pace_s <= most_s else 0.0
+            self.took(min(each_s, most_s))
         if kept or not promise.owing:
             promise.mark = now
         promise.owing = Bitfield((promise.owing | claimed) & ~have)

@@ -19,6 +19,8 @@ from validation.content import NO_CHUNKS, Bitfield
 _WEIGHT = 0.3
 _SLOW = 4.0
 """A peer that takes so many times the mean of all gets one request at a time."""
+_USUAL = 2.0
+"""What a peer takes longer than so many times the mean is no reason to let it be silent for longer."""
 
 _SILENCE = Failure(kind=FailureKind.STALLED, message="it sends nothing")
 
@@ -351,7 +353,8 @@ class SourceBook:
         tuning = self._tuning
         if self.pace_s is None:
             return entry.heard + tuning.quiet_first_s
-        wanted = tuning.quiet_paces * (self.pace_s if entry.pace_s is None else entry.pace_s)
+        usual_s = self.pace_s if entry.pace_s is None else min(entry.pace_s, _USUAL * self.pace_s)
+        wanted = tuning.quiet_paces * usual_s
         return entry.heard + max(tuning.quiet_s, min(tuning.quiet_most_s, wanted))
 
     def next_change(self, now: float) -> float:
