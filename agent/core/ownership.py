@@ -7,7 +7,7 @@ second two of them used the origin. In simulation, cold agents took 1.09 of the 
 equal shares 1.07 and 1.11.) All who know the same peers come to the same answer; when one joins or leaves, its own
 chunks change hands, and few others.
 
-In a group of hundreds nobody is told what all the others want, and the best of thirty neighbours is no owner yet.
+In a group of hundreds nobody is told what all the others want, and the best of sixteen neighbours is no owner yet.
 But who is there is known, and so is the share of them that wants the content: a chunk is ours when about nobody who
 wants it is before us among all of them. Those whose owner does not want it, or is gone, are found after a while,
 when one more may be before us each time. And as more agents than chunks would all ask at once and each get next to
