@@ -124,6 +124,15 @@ def test_a_peer_that_is_slow_may_be_silent_longer() -> None:
         assert sources.near(10.0 + quiet_s)[0].cooling, pace_s
 
 
+def test_who_is_much_slower_than_the_others_may_not_be_silent_for_longer() -> None:
+    tuning, sources = Tuning(), book(A, B)
+    sources.delivered(A, 4.0)
+    for _ in range(30):
+        sources.delivered(B, 0.1)
+    sources.took(A, 10.0)
+    assert sources.next_change(10.0) == 10.0 + tuning.quiet_s
+
+
 def test_a_new_peer_may_be_silent_longer_while_others_deliver() -> None:
     tuning = Tuning()
     sources = book(A, B)
