@@ -35,7 +35,7 @@ from peer.core.standing import Offence
 from peer.core.voucher import PeerId
 from peer.database import DatabaseError
 from validation.digest import ChunkDigest
-from validation.ranges import RangeSet
+from validation.rangeset import RangeSet
 
 _RESTING = (Phase.IDLE, Phase.FAILED, Phase.DECIDING, Phase.DONE)
 _PART_ERRORS = (DestinationError, PartFileLost, OSError, ValueError)

@@ -32,7 +32,7 @@ from agent.journal_rows import (
 )
 from agent.journal_schema import MIGRATIONS
 from peer.database import Database, DatabaseError, DatabaseOptions, Durability
-from validation.ranges import RangeSet
+from validation.rangeset import RangeSet
 
 __all__ = [
     "BALLAST_BYTES",

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 EVENTS_KEPT = 1000
 """Log lines kept for each job; the oldest go first."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agent.core.provenance import Provenance, Span, spans
 from agent.core.transfer import FileTransfer
 from validation.content import Bitfield, ChunkLayout
-from validation.ranges import RangeSet
+from validation.rangeset import RangeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

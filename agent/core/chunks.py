@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout, chunks_in
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 
 class ChunkBook:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from agent.core.events import RequestId
 from agent.core.sources import FileId, SourceId
@@ -25,21 +26,18 @@ class Durability(Enum):
     POWER = "power loss"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _FileCommand:
+class _FileCommand(msgspec.Struct, frozen=True, kw_only=True):
     file: FileId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeOrigin(_FileCommand):
+class ProbeOrigin(_FileCommand, frozen=True, kw_only=True):
     """Ask the origin what the content is. Owes one `OriginProbed` or `ProbeFailed` with this number."""
 
     probe: int = 0
     """Tells the answer from one to an earlier question: the URL may be another one by now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskNear(_FileCommand):
+class AskNear(_FileCommand, frozen=True, kw_only=True):
     """Ask the own cache and the peers who has this content, and go on asking until `StopAsking`.
 
     Owes `SourceOffered` for each that has some, again whenever that changes, `SourceLost`, and one `NearAnswered`.
@@ -49,13 +47,11 @@ class AskNear(_FileCommand):
     layout: ChunkLayout
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopAsking(_FileCommand):
+class StopAsking(_FileCommand, frozen=True, kw_only=True):
     """Nothing more is wanted from near sources. Owes nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishClaim(_FileCommand):
+class PublishClaim(_FileCommand, frozen=True, kw_only=True):
     """Tell peers what this transfer is fetching from the origin, and whether it wants the content at all. Owes
     nothing. Replaces what was said of this file before; without content ids, nothing is said any more."""
 
@@ -65,8 +61,7 @@ class PublishClaim(_FileCommand):
     wants: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareFile(_FileCommand):
+class PrepareFile(_FileCommand, frozen=True, kw_only=True):
     """Create (or reopen) the part file and reserve `length` bytes (None: unknown). Before any fetch.
 
     Owes `StorageFailed` or `PartFileLost` if it cannot; otherwise nothing.
@@ -75,8 +70,7 @@ class PrepareFile(_FileCommand):
     length: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchRange(_FileCommand):
+class FetchRange(_FileCommand, frozen=True, kw_only=True):
     """Get `item` from `source` into the part file. Local offsets: of the origin `FileTransfer.pieces` says where
     they are in the remote file.
 
@@ -89,15 +83,13 @@ class FetchRange(_FileCommand):
     item: ByteRange
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbortFetch(_FileCommand):
+class AbortFetch(_FileCommand, frozen=True, kw_only=True):
     """End a request early. Owes its `RangeFailed` soon; a request that just ended well may say so instead."""
 
     request: RequestId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DigestChunk(_FileCommand):
+class DigestChunk(_FileCommand, frozen=True, kw_only=True):
     """Compute a chunk's BLAKE3 from the part file. Owes one `ChunkDigested` with this token, or `StorageFailed`."""
 
     chunk: ChunkIndex
@@ -106,8 +98,7 @@ class DigestChunk(_FileCommand):
     """Tells this digest from one of bytes that were thrown away meanwhile."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishChunk(_FileCommand):
+class PublishChunk(_FileCommand, frozen=True, kw_only=True):
     """Put a proven chunk into the peer cache and offer it. Owes nothing.
 
     The interpreter signs a voucher of its own for each id in `sign`, and adds those that came with the chunk.
@@ -121,23 +112,20 @@ class PublishChunk(_FileCommand):
     sign: tuple[ContentId, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WithdrawContent(_FileCommand):
+class WithdrawContent(_FileCommand, frozen=True, kw_only=True):
     """Stop offering the content and drop it from the cache: it was rejected. Owes nothing."""
 
     content_ids: tuple[ContentId, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WithdrawChunks(_FileCommand):
+class WithdrawChunks(_FileCommand, frozen=True, kw_only=True):
     """Drop these chunks from the cache: their bytes or vouchers proved wrong. Owes nothing."""
 
     content_ids: tuple[ContentId, ...]
     chunks: Bitfield
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportPeer(_FileCommand):
+class ReportPeer(_FileCommand, frozen=True, kw_only=True):
     """Hold an offence against a peer, for all files. Owes nothing; after a ban (peer.core.standing.BANNING) a
     `SourceLost` will follow from the network."""
 
@@ -146,15 +134,13 @@ class ReportPeer(_FileCommand):
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidateContent(_FileCommand):
+class ValidateContent(_FileCommand, frozen=True, kw_only=True):
     """Run the validators over the part file. Owes exactly one answer with the same attempt."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaveProgress(_FileCommand):
+class SaveProgress(_FileCommand, frozen=True, kw_only=True):
     """Record what is held. Owes `StorageFailed` when the disk fails; otherwise nothing.
 
     What is not in `held` may be overwritten by requests that are made after this: with `POWER` it has to be
@@ -165,13 +151,11 @@ class SaveProgress(_FileCommand):
     durability: Durability
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetProgress(_FileCommand):
+class ForgetProgress(_FileCommand, frozen=True, kw_only=True):
     """Record, durably, that nothing is held any more, *before* anything is written again; then truncate."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLine(_FileCommand):
+class LogLine(_FileCommand, frozen=True, kw_only=True):
     """Something a user may want to read about this file. Owes nothing."""
 
     text: str
@@ -180,41 +164,34 @@ class LogLine(_FileCommand):
 # --- outcomes: for the owner of the file ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connected(_FileCommand):
+class Connected(_FileCommand, frozen=True, kw_only=True):
     """The origin answered; the transfer is under way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllThere(_FileCommand):
+class AllThere(_FileCommand, frozen=True, kw_only=True):
     """Every byte is there; validation begins."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Undecided(_FileCommand):
+class Undecided(_FileCommand, frozen=True, kw_only=True):
     """The application has to decide."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refetching(_FileCommand):
+class Refetching(_FileCommand, frozen=True, kw_only=True):
     """The content was rejected and part of it came from near sources: those bytes are wanted again, from the
     origin. The transfer waits for `Begun`."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished(_FileCommand):
+class Finished(_FileCommand, frozen=True, kw_only=True):
     """The content was accepted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progressed(_FileCommand):
+class Progressed(_FileCommand, frozen=True, kw_only=True):
     """New bytes count towards the file: patience starts afresh."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RangesFilled(_FileCommand):
+class RangesFilled(_FileCommand, frozen=True, kw_only=True):
     """These bytes of an on-demand file have become readable since the last time (BITS' FILE_RANGES_TRANSFERRED).
 
     At least a chunk, or what came in half a second; not more often than ten times a second, but for the last.
@@ -223,22 +200,19 @@ class RangesFilled(_FileCommand):
     items: tuple[ByteRange, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemandMet(_FileCommand):
+class DemandMet(_FileCommand, frozen=True, kw_only=True):
     """All that was wanted of an on-demand file is there, and the file is not whole. Nothing is wanted any more; the
     transfer waits for `Begun`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Troubled(_FileCommand):
+class Troubled(_FileCommand, frozen=True, kw_only=True):
     """Nothing can be done before `retry_at` (the caller's clock). The transfer waits for `Begun`."""
 
     failure: Failure
     retry_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed(_FileCommand):
+class Failed(_FileCommand, frozen=True, kw_only=True):
     """It cannot go on until somebody changes something. `code` is one of the public error codes."""
 
     code: str

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from agent.core.flow import Flow
 from agent.core.ownership import Group, Ownership
 from agent.core.requests import InFlight, Requests
-from agent.core.scheduler import Assignment, OriginReadiness, View
 from agent.core.source_book import SourceBook
 from agent.core.sources import ORIGIN
 from agent.core.spec import OriginUse, TransferSpec
 from agent.core.tail import check_at, too_late
 from agent.core.tuning import Tuning
+from agent.core.view import Assignment, OriginReadiness, View
 from peer.core.voucher import PeerId
 from validation.content import NO_CHUNKS, Bitfield, ChunkLayout, ContentId
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from agent.core.tuning import Tuning
 from peer.core.failure import Failure, FailureKind
 from validation.content import MAX_CONTENT_BYTES, NO_CHUNKS, Bitfield, ChunkIndex, ChunkLayout
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 
 class Demand:

@@ -5,8 +5,9 @@ Interpreters (the engine, the simulator) make these; `FileTransfer.handle` takes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NewType
+
+import msgspec
 
 from agent.core.facts import OriginFacts
 from agent.core.ownership import Group
@@ -23,23 +24,19 @@ RequestId = NewType("RequestId", int)
 """Names one `FetchRange`; never used twice within a file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _FileEvent:
+class _FileEvent(msgspec.Struct, frozen=True, kw_only=True):
     file: FileId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun(_FileEvent):
+class Begun(_FileEvent, frozen=True, kw_only=True):
     """The job got a slot: go on from whatever is held."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paused(_FileEvent):
+class Paused(_FileEvent, frozen=True, kw_only=True):
     """The job lost its slot, was suspended, or is being cancelled: ask for nothing more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OriginProbed(_FileEvent):
+class OriginProbed(_FileEvent, frozen=True, kw_only=True):
     """The origin described the content. Answers `ProbeOrigin`."""
 
     facts: OriginFacts
@@ -54,8 +51,7 @@ class OriginProbed(_FileEvent):
     """That of the `ProbeOrigin`; None is taken for an answer to the last one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeFailed(_FileEvent):
+class ProbeFailed(_FileEvent, frozen=True, kw_only=True):
     """The origin did not. Answers `ProbeOrigin`."""
 
     failure: Failure
@@ -63,8 +59,7 @@ class ProbeFailed(_FileEvent):
     """As in `OriginProbed`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceOffered(_FileEvent):
+class SourceOffered(_FileEvent, frozen=True, kw_only=True):
     """A near source said what it has; replaces what it said before. At any time after `AskNear`."""
 
     source: SourceId
@@ -74,15 +69,13 @@ class SourceOffered(_FileEvent):
     """It is fetching this content itself now: it takes part in bringing what nobody near has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceLost(_FileEvent):
+class SourceLost(_FileEvent, frozen=True, kw_only=True):
     """A near source went away or holds nothing of this content any more."""
 
     source: SourceId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrowdSized(_FileEvent):
+class CrowdSized(_FileEvent, frozen=True, kw_only=True):
     """About so many agents of the group want this content, this one included. Said when there are more than can be
     asked, and when the number changes by a quarter."""
 
@@ -91,21 +84,18 @@ class CrowdSized(_FileEvent):
     """All that are there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NearAnswered(_FileEvent):
+class NearAnswered(_FileEvent, frozen=True, kw_only=True):
     """Everybody known when `AskNear` was carried out has answered or failed. Once for each `AskNear`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RangeArrived(_FileEvent):
+class RangeArrived(_FileEvent, frozen=True, kw_only=True):
     """These bytes of a request in flight are in the part file. In order, any number of times."""
 
     request: RequestId
     item: ByteRange
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RangeReceived(_FileEvent):
+class RangeReceived(_FileEvent, frozen=True, kw_only=True):
     """A request ended well: every byte arrived, also those of which no `RangeArrived` told. `item.stop` tells the
     length when that was unknown."""
 
@@ -115,16 +105,14 @@ class RangeReceived(_FileEvent):
     """Whose signatures the interpreter has verified."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RangeFailed(_FileEvent):
+class RangeFailed(_FileEvent, frozen=True, kw_only=True):
     """A request ended badly, also after `AbortFetch` (then with `ABORTED`). What had arrived stays reported."""
 
     request: RequestId
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkDigested(_FileEvent):
+class ChunkDigested(_FileEvent, frozen=True, kw_only=True):
     """The digest of a chunk, as it lies in the part file. Answers `DigestChunk`."""
 
     chunk: ChunkIndex
@@ -133,57 +121,49 @@ class ChunkDigested(_FileEvent):
     """That of the `DigestChunk`; None is taken for an answer to the last one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageFailed(_FileEvent):
+class StorageFailed(_FileEvent, frozen=True, kw_only=True):
     """The part file could not be created, read, or made durable."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartFileLost(_FileEvent):
+class PartFileLost(_FileEvent, frozen=True, kw_only=True):
     """The part file is not the one we wrote (missing, shorter, another inode): nothing is held any more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentAccepted(_FileEvent):
+class ContentAccepted(_FileEvent, frozen=True, kw_only=True):
     """All validators accepted. Answers `ValidateContent` of the same attempt."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentRejected(_FileEvent):
+class ContentRejected(_FileEvent, frozen=True, kw_only=True):
     """A validator rejected the content. Answers `ValidateContent` of the same attempt."""
 
     attempt: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentUndecided(_FileEvent):
+class ContentUndecided(_FileEvent, frozen=True, kw_only=True):
     """The validators accepted and the application has to decide. Answers `ValidateContent`."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidatorFailed(_FileEvent):
+class ValidatorFailed(_FileEvent, frozen=True, kw_only=True):
     """A validator crashed or could not be run: that is no verdict. Answers `ValidateContent`."""
 
     attempt: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided(_FileEvent):
+class Decided(_FileEvent, frozen=True, kw_only=True):
     """The application set the validation state, at any time after every byte was there."""
 
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RangesWanted(_FileEvent):
+class RangesWanted(_FileEvent, frozen=True, kw_only=True):
     """Somebody wants these bytes of an on-demand file now (BITS' RequestFileRanges). They may overlap.
 
     Local offsets. A stop beyond `MAX_CONTENT_BYTES` means the end of the file, while its length is not known.
@@ -192,23 +172,20 @@ class RangesWanted(_FileEvent):
     items: tuple[ByteRange, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PositionMoved(_FileEvent):
+class PositionMoved(_FileEvent, frozen=True, kw_only=True):
     """Sequential reading goes on here (BITS' UpdateDownloadPosition). A local offset; beyond the end: the start."""
 
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Respecified(_FileEvent):
+class Respecified(_FileEvent, frozen=True, kw_only=True):
     """The job changed the URL, near or serve use, the size limit or the retry delay. Other fields of the spec stay
     what they were."""
 
     spec: TransferSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ticked(_FileEvent):
+class Ticked(_FileEvent, frozen=True, kw_only=True):
     """The time that `deadline()` named has come."""
 
 

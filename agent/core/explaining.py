@@ -12,9 +12,9 @@ from agent.core.integrity import Integrity
 from agent.core.provenance import NOTHING_NOTED, Notes, Provenance, Reason
 from agent.core.publishing import Publishing
 from agent.core.requests import InFlight
-from agent.core.scheduler import Assignment, OriginReadiness, View
 from agent.core.sources import ORIGIN, NearSource, SourceId, kind_of, peer_of
 from agent.core.spec import NearUse, OriginUse, TransferSpec
+from agent.core.view import Assignment, OriginReadiness, View
 from peer.core.failure import LOCAL, Failure, FailureKind
 from validation.content import NO_CHUNKS, Bitfield, runs_in
 

@@ -16,7 +16,8 @@ from agent.core.source_book import SourceBook
 from agent.core.spec import TransferSpec
 from peer.core.voucher import Voucher
 from validation.content import NO_CHUNKS, Bitfield, ChunkLayout
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 
 class Fetched:

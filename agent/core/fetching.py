@@ -20,9 +20,10 @@ from agent.core.keeping import Keeping
 from agent.core.means import Means
 from agent.core.requests import InFlight
 from agent.core.saying import NOTHING, Said
-from agent.core.scheduler import Assignment, OriginReadiness, View, astray, left_to_origin, plan
+from agent.core.scheduler import astray, left_to_origin, plan
 from agent.core.sources import ORIGIN, SourceId, SourceKind, kind_of
 from agent.core.spec import NearUse, OriginUse, Restored, TransferSpec
+from agent.core.view import Assignment, OriginReadiness, View
 from peer.core.failure import Failure, FailureKind
 from validation.content import (
     MAX_CONTENT_BYTES,

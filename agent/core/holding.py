@@ -22,7 +22,8 @@ from agent.core.spec import Restored, ServeUse, Snapshot, TransferSpec
 from agent.core.timing import Timing
 from peer.core.failure import Failure
 from validation.content import Bitfield
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 
 class Holding:

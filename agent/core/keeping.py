@@ -15,7 +15,8 @@ from agent.core.saving import SaveClock
 from agent.core.spec import TransferSpec
 from agent.core.tuning import Tuning
 from validation.content import NO_CHUNKS
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 
 class Keeping:

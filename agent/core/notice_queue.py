@@ -18,7 +18,8 @@ from agent.core.notice_values import (
     PendingNotice,
     PendingNotices,
 )
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 
 @dataclass(slots=True)

@@ -6,8 +6,8 @@ Never knows: near sources, chunks' digests, HTTP.
 from __future__ import annotations
 
 from agent.core.facts import OriginFacts, RangeSupport
-from agent.core.scheduler import OriginReadiness
 from agent.core.tuning import Tuning
+from agent.core.view import OriginReadiness
 from peer.core.failure import Failure, FailureKind, Persistence
 from validation.content import ChunkIndex, ChunkLayout
 from validation.ranges import ByteRange

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from agent.core.sources import SourceId
 from peer.core.voucher import Voucher
@@ -10,8 +10,7 @@ from validation.content import ChunkIndex
 from validation.digest import ChunkDigest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What a chunk from a near source must be, and who brought it. No digest: the source is this agent, or the
     job's own manifest says what the chunk must be."""
 

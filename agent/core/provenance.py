@@ -13,7 +13,8 @@ from itertools import groupby
 
 from agent.core.sources import ORIGIN, SourceId
 from validation.content import Bitfield, ChunkLayout, runs_in
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 _MOST_CODES = 65_535
 """What two bytes can tell apart; 0 is "nothing was noted"."""

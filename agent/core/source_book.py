@@ -215,7 +215,17 @@ class SourceBook:
         entry.seen = self._next_change = None
         if chunk_s is not None and entry.peer is not None:
             entry.pace_s = _mean(entry.pace_s, chunk_s)
-            self.pace_s = _mean(self.pace_s, chunk_s)
+            self._pace_changed(_mean(self.pace_s, chunk_s))
+
+    def _pace_changed(self, pace_s: float) -> None:
+        """How long silence is borne, and who counts as slow, depends on it: look again at those whom it concerns."""
+        before = self.pace_s or math.inf
+        self.pace_s = pace_s
+        for other in self._entries.values():
+            if other.in_flight:
+                other.seen = None
+            elif other.pace_s is not None and (other.pace_s > _SLOW * before) is not (other.pace_s > _SLOW * pace_s):
+                other.seen = None
 
     def failed(self, source: SourceId, failure: Failure, now: float) -> None:
         """Cool off after a failure; drop after the third in a row, or at once when trust is gone."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple, NewType
+from typing import NewType
+
+import msgspec
 
 from peer.core.voucher import PeerId
 from validation.content import Bitfield
@@ -69,8 +71,8 @@ def sibling_of(source: SourceId) -> FileId | None:
     return FileId(source.partition(":")[2]) if kind_of(source) is SourceKind.SIBLING else None
 
 
-class NearSource(NamedTuple):
-    """What the scheduler sees of one near source. (A tuple: dozens are made with each plan.)"""
+class NearSource(msgspec.Struct, frozen=True):
+    """What the scheduler sees of one near source."""
 
     source: SourceId
     have: Bitfield

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.core.requests import InFlight
-from agent.core.scheduler import OriginReadiness, View
 from agent.core.sources import SourceKind, kind_of
 from agent.core.tuning import Tuning
+from agent.core.view import OriginReadiness, View
 from validation.content import NO_CHUNKS, Bitfield
 
 

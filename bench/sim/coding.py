@@ -7,9 +7,11 @@ Never knows: time, links, processes.
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, get_args
+
+from msgspec import Struct
 
 from agent.core import commands as cmd
 from agent.core import events as ev
@@ -147,14 +149,18 @@ _VALUES = (
 )
 _ENUMS = (FailureKind, RangeSupport, Sharing, Offence)
 _CLASSES: dict[str, Any] = {each.__name__: each for each in (*_VALUES, *_ENUMS)}
+_FIELDS: dict[type, tuple[str, ...]] = {
+    each: each.__struct_fields__ if issubclass(each, Struct) else tuple(field.name for field in fields(each))
+    for each in _VALUES
+}
 
 
 def _apart(value: Any) -> Any:
     """Numbers, texts, and tuples of such."""
     if isinstance(value, Enum):
         return (type(value).__name__, value.name)
-    if is_dataclass(value):
-        return (type(value).__name__, *[_apart(getattr(value, field.name)) for field in fields(value)])
+    if (names := _FIELDS.get(type(value))) is not None:
+        return (type(value).__name__, *[_apart(getattr(value, name)) for name in names])
     if isinstance(value, tuple):
         return ("", *[_apart(each) for each in value])
     return value
@@ -169,4 +175,4 @@ def _together(parts: Any) -> Any:
     made = _CLASSES[name]
     if issubclass(made, Enum):
         return made[rest[0]]
-    return made(**{field.name: _together(each) for field, each in zip(fields(made), rest, strict=True)})
+    return made(**{name: _together(each) for name, each in zip(_FIELDS[made], rest, strict=True)})

@@ -31,7 +31,8 @@ from agent.journal import (
     encode_ranges,
 )
 from peer.database import DatabaseTooNew
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 BOOT, OTHER_BOOT = "boot-1", "boot-2"
 Reopen = Callable[..., Awaitable[Journal]]

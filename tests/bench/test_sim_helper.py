@@ -105,7 +105,7 @@ def test_all_commands_that_lead_to_anything_were_tried() -> None:
 
 
 def _bare(kind: type) -> cmd.Command:
-    made: cmd.Command = kind.__new__(kind)
+    made: cmd.Command = kind(**dict.fromkeys(kind.__struct_fields__))
     return made
 
 

@@ -22,7 +22,8 @@ from peer.core.failure import Failure
 from peer.sink import Fetched
 from peer.workers import Workers
 from validation.content import MAX_CONTENT_BYTES
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 IMPATIENT = BodyLimits(minimum_rate=1024, stall_time_s=1.0)
 """For tests of silence: a second is enough."""

@@ -8,7 +8,8 @@ from agent.core.demand import Demand, Filling
 from agent.core.tuning import Tuning
 from peer.core.failure import FailureKind
 from validation.content import Bitfield, ChunkLayout
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 C = 1024
 LAYOUT = ChunkLayout(length=9 * C + 1, chunk_bytes=C)

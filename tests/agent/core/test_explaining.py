@@ -46,7 +46,8 @@ from tests.support.playbook import (
     wanted,
 )
 from validation.content import NO_CHUNKS, Bitfield, ChunkLayout, chunks_in
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 A = peer_source(PEER_A)
 B = peer_source(PEER_B)

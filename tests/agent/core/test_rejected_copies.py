@@ -19,7 +19,8 @@ from tests.support.playbook import CHUNK, FILE, PEER_A, PEER_B, PEER_C, digest_o
 from tests.support.tribunal import TRUE, Giver, Tribunal
 from validation.content import NO_CHUNKS
 from validation.digest import Algorithm, Digest
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 OF_A, OF_B, OF_C = range(24), range(24, 48), range(48, 64)
 ALTERED = tuple(range(49, 64, 2))

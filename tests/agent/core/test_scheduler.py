@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from agent.core.scheduler import Assignment, OriginReadiness, View, astray, plan
+from agent.core.scheduler import astray, plan
 from agent.core.sources import CACHE, ORIGIN, NearSource, SourceId, SourceKind, kind_of
 from agent.core.tuning import MIB, Tuning
+from agent.core.view import Assignment, OriginReadiness, View
 from validation.content import MIN_CHUNK_BYTES, Bitfield, ChunkLayout, bitfield, chunks_in
 
 A, B, C = (SourceId(f"peer:{letter}") for letter in "abc")

@@ -26,7 +26,8 @@ from agent.core.tuning import Tuning
 from tests.support.world import World
 from tests.support.world_parts import Flags, Manner
 from validation.content import MIN_CHUNK_BYTES
-from validation.ranges import ByteRange, RangeSet
+from validation.ranges import ByteRange
+from validation.rangeset import RangeSet
 
 FILE = FileId("job/0")
 URLS = ("http://origin.example/file", "http://mirror.example/file")
