@@ -17,11 +17,12 @@ class RangeSet:
     `add` and `subtract` cost O(log n + ranges touched). Empty ranges add and remove nothing.
     """
 
-    __slots__ = ("_starts", "_stops")
+    __slots__ = ("_starts", "_stops", "_total")
 
     def __init__(self, ranges: Iterable[ByteRange] = ()) -> None:
         self._starts: list[int] = []
         self._stops: list[int] = []
+        self._total = 0
         for item in ranges:
             self.add(item)
 
@@ -62,7 +63,7 @@ class RangeSet:
     @property
     def total(self) -> int:
         """Bytes in the set."""
-        return sum(self._stops) - sum(self._starts)
+        return self._total
 
     @property
     def stop(self) -> int:
@@ -73,12 +74,14 @@ class RangeSet:
         """An independent set with the same bytes."""
         twin = RangeSet()
         twin._starts, twin._stops = self._starts.copy(), self._stops.copy()
+        twin._total = self._total
         return twin
 
     def clear(self) -> None:
         """Remove every byte."""
         self._starts.clear()
         self._stops.clear()
+        self._total = 0
 
     def add(self, item: ByteRange) -> None:
         """Add the bytes of `item`, merging with what it overlaps or touches."""
@@ -90,8 +93,14 @@ class RangeSet:
         if first < last:
             start = min(start, self._starts[first])
             stop = max(stop, self._stops[last - 1])
+            self._total -= self._bytes_of(first, last)
         self._starts[first:last] = [start]
         self._stops[first:last] = [stop]
+        self._total += stop - start
+
+    def _bytes_of(self, first: int, last: int) -> int:
+        """In these of the ranges."""
+        return sum(self._stops[first:last]) - sum(self._starts[first:last])
 
     def subtract(self, item: ByteRange) -> None:
         """Remove the bytes of `item`, splitting what it cuts through."""
@@ -103,6 +112,7 @@ class RangeSet:
             return
         kept = [(self._starts[first], item.start), (item.stop, self._stops[last - 1])]
         kept = [(start, stop) for start, stop in kept if start < stop]
+        self._total += sum(stop - start for start, stop in kept) - self._bytes_of(first, last)
         self._starts[first:last] = [start for start, _ in kept]
         self._stops[first:last] = [stop for _, stop in kept]
 

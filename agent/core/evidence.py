@@ -18,7 +18,7 @@ from agent.core.proof import Expected, allowed
 from agent.core.publishing import Publishing
 from agent.core.requests import InFlight, Requests
 from agent.core.source_book import SourceBook
-from agent.core.sources import SourceKind, kind_of, peer_of, peer_source
+from agent.core.sources import peer_of, peer_source
 from agent.core.spec import Tally, TransferSpec
 from peer.core.failure import Failure, FailureKind
 from peer.core.standing import Offence
@@ -177,7 +177,7 @@ class Evidence:
         ids = self._publishing.content_ids
         told = [voucher for voucher in vouchers if voucher.content_id in ids and self._vouchers.hear(voucher)]
         named = {voucher.chunk for voucher in told}
-        of_peer = kind_of(entry.source) is SourceKind.PEER
+        of_peer = peer_of(entry.source) is not None
         silent = False
         for chunk in chunks_in(entry.chunks):
             claims = self._vouchers.digests(chunk)
@@ -253,7 +253,7 @@ class Evidence:
                 for liar in self._vouchers.refute(chunk, digest, self._publishing.url_ids):
                     self._ban(liar, Offence.FALSE_VOUCHER, f"chunk {chunk}", out)
                 out += self._publishing.proven(chunks, chunk, digest, ())
-        elif expected is not None and kind_of(expected.source) is SourceKind.PEER:
+        elif expected is not None and peer_of(expected.source) is not None:
             given = expected.vouchers_for(digest)
             if self.comparing is None or not self.comparing.is_doubtful(chunk, len(given)):
                 out += self._publishing.proven(chunks, chunk, digest, given)

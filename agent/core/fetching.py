@@ -21,7 +21,7 @@ from agent.core.means import Means
 from agent.core.requests import InFlight
 from agent.core.saying import NOTHING, Said
 from agent.core.scheduler import astray, left_to_origin, plan
-from agent.core.sources import ORIGIN, SourceId, SourceKind, kind_of
+from agent.core.sources import ORIGIN, SourceId, SourceKind, kind_of, peer_of
 from agent.core.spec import NearUse, OriginUse, Restored, TransferSpec
 from agent.core.view import Assignment, OriginReadiness, View
 from peer.core.failure import Failure, FailureKind
@@ -166,8 +166,15 @@ class Fetching(Fetched):
     def handle(self, event: ev.FetchEvent, now: float, out: list[cmd.Command]) -> None:
         """Take one event. A request that is over is unknown: what is still said of it changes nothing."""
         self._now = now
-        self._stale = self._stale or not isinstance(event, ev.RangeArrived | ev.ChunkDigested)
         match event:
+            case ev.RangeArrived(request=request, item=item):
+                self._arrived(request, item, now, out)
+                return
+            case ev.ChunkDigested():
+                self._digested(event, now, out)
+                return
+            case ev.RangeReceived():
+                self._received(event, out)
             case ev.SourceOffered():
                 self.offered(event, now, out)
             case ev.SourceLost(source=source):
@@ -176,16 +183,11 @@ class Fetching(Fetched):
                 self._leave_sibling(source, out)
             case ev.CrowdSized(size=size, group=group):
                 self._crowd.expect(size, group)
-            case ev.RangeArrived(request=request, item=item):
-                self._arrived(request, item, now, out)
-            case ev.RangeReceived():
-                self._received(event, out)
             case ev.RangeFailed(request=request, failure=failure):
                 self._failed(request, failure, now)
-            case ev.ChunkDigested():
-                self._digested(event, now, out)
             case _:
                 assert_never(event)
+        self._stale = True
 
     def offered(self, event: ev.SourceOffered, now: float, out: list[cmd.Command]) -> None:
         """The event that is by far the most frequent one in a large group."""
@@ -328,7 +330,7 @@ class Fetching(Fetched):
         entry = self._requests.open(source, item, chunks, now)
         self._tally.timing.begin(now)
         self._sources.took(source, now)
-        if kind_of(source) is SourceKind.PEER:
+        if peer_of(source) is not None:
             self._crowd.near_flow.begin(now)
         out.append(cmd.FetchRange(file=self._spec.file, request=entry.request, source=source, item=item))
 

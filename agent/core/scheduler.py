@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.core.ownership import Ownership
-from agent.core.sources import ORIGIN, NearSource, SourceKind, kind_of, nearness, peer_of
+from agent.core.sources import ORIGIN, NearSource, peer_of
 from agent.core.tuning import Tuning
 from agent.core.view import Assignment, OriginReadiness, View
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, chunks_in
@@ -58,7 +58,7 @@ def _near(view: View, tuning: Tuning, rng: random.Random) -> list[Assignment]:
         progress = False
         for source in in_turn:
             candidates = Bitfield(wanted & source.have)
-            if shared is not None and not source.wants and kind_of(source.source) is SourceKind.PEER:
+            if shared is not None and not source.wants and peer_of(source.source) is not None:
                 candidates = _of_giver(view, candidates, shared, rng)
             if left <= 0 or slots[source.source] <= 0 or not candidates:
                 continue
@@ -114,22 +114,21 @@ def _of_giver(view: View, candidates: Bitfield, shared: _Shared, rng: random.Ran
 def _in_turn(near: tuple[NearSource, ...], wanted: Bitfield, rng: random.Random) -> list[NearSource]:
     """Those who have something wanted and take more requests: nearest kind first; among peers who carries least for
     us, else by chance, so that uploads stay even."""
-    if len(near) < 2 or peer_of(near[-2].source) is None:
-        return [each for each in near if each.free_slots > 0 and each.have & wanted]
+    able = [each for each in near if each.free_slots > 0 and each.have & wanted]
+    own = len(able)
+    while own and peer_of(able[own - 1].source) is not None:
+        own -= 1  # `near` has the nearest kind first
+    if len(able) < own + 2:
+        return able
     by_chance = rng.random
-    drawn = [(by_chance(), each) for each in near]
-    able = [
-        (nearness(each.source), each.wants, each.in_flight, chance, each)
-        for chance, each in drawn
-        if each.free_slots > 0 and each.have & wanted
-    ]
-    able.sort()
-    return [each[4] for each in able]
+    peers = [(each.wants, each.in_flight, by_chance(), each) for each in able[own:]]
+    peers.sort()
+    return able[:own] + [each[3] for each in peers]
 
 
 def _longest(view: View, source: NearSource, tuning: Tuning) -> int:
     """Chunks in one request: what others want as well goes out chunk by chunk, so that they can pass it on."""
-    if view.owners is not None and view.owners.others and kind_of(source.source) is SourceKind.PEER:
+    if view.owners is not None and view.owners.others and peer_of(source.source) is not None:
         return 1
     if source.on_trial:
         return 1
@@ -266,7 +265,7 @@ def _at_least(counts: list[int], least: int) -> Bitfield:
 
 def _pick(candidates: Bitfield, source: NearSource, counts: list[int], rng: random.Random) -> ChunkIndex:
     """The first chunk of the next request: in order from our own disk, rarest first from peers."""
-    if kind_of(source.source) is not SourceKind.PEER:
+    if peer_of(source.source) is None:
         return next(chunks_in(candidates))
     rarest = int(candidates)
     for digit in reversed(counts):

@@ -218,13 +218,10 @@ class SourceBook:
             self._pace_changed(_mean(self.pace_s, chunk_s))
 
     def _pace_changed(self, pace_s: float) -> None:
-        """How long silence is borne, and who counts as slow, depends on it: look again at those whom it concerns."""
-        before = self.pace_s or math.inf
-        self.pace_s = pace_s
+        """How long silence is borne and who counts as slow depends on it: look again at those whom it concerns."""
+        before, self.pace_s = self.pace_s, pace_s
         for other in self._entries.values():
-            if other.in_flight:
-                other.seen = None
-            elif other.pace_s is not None and (other.pace_s > _SLOW * before) is not (other.pace_s > _SLOW * pace_s):
+            if other.in_flight or _is_slow(other.pace_s, before) is not _is_slow(other.pace_s, pace_s):
                 other.seen = None
 
     def failed(self, source: SourceId, failure: Failure, now: float) -> None:
@@ -304,7 +301,7 @@ class SourceBook:
     def _look(self, entry: _Entry, now: float) -> NearSource:
         """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
         promise, claimed = entry.promise, entry.claimed
-        calm = entry.in_flight == 0 and now >= entry.cool_until and entry.busy_since is None
+        calm = entry.in_flight == 0 and now >= entry.cool_until and entry.busy_since is None and not entry.strikes
         if calm and promise is not None and not promise.owing:
             entry.seen_until = math.inf
             have = Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have
@@ -322,7 +319,9 @@ class SourceBook:
             Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have,
             claimed,
             0 if cools or silent else self._free_slots(entry),
-            silent or ((cools or entry.busy_since is not None) and self._unreliable(entry, now)),
+            silent
+            or entry.strikes > 0
+            or ((cools or entry.busy_since is not None) and self._unreliable(entry, now)),
             entry.wants and not late,
             entry.in_flight,
             self._cautious and self._on_trial(entry),
@@ -338,7 +337,7 @@ class SourceBook:
                 most = 1
             elif self._wanting and tuning.spreading_requests < most:
                 most = tuning.spreading_requests
-            if entry.pace_s is not None and self.pace_s is not None and entry.pace_s > _SLOW * self.pace_s:
+            if _is_slow(entry.pace_s, self.pace_s):
                 most = 1
         return most - entry.in_flight if most > entry.in_flight else 0
 
@@ -421,3 +420,7 @@ class SourceBook:
 
 def _mean(before: float | None, seconds: float) -> float:
     return seconds if before is None else before + _WEIGHT * (seconds - before)
+
+
+def _is_slow(pace_s: float | None, mean_s: float | None) -> bool:
+    return pace_s is not None and mean_s is not None and pace_s > _SLOW * mean_s

@@ -205,13 +205,13 @@ class FileTransfer:
         match event:
             case ev.SourceOffered():
                 self._offered(event, now, out)
-            case (
-                ev.SourceLost()
-                | ev.CrowdSized()
-                | ev.RangeArrived()
+            case (  # the most frequent ones first: each that it is not costs something
+                ev.RangeArrived()
                 | ev.RangeReceived()
-                | ev.RangeFailed()
                 | ev.ChunkDigested()
+                | ev.RangeFailed()
+                | ev.SourceLost()
+                | ev.CrowdSized()
             ):
                 self._fetch_event(event, now, out)
             case ev.ContentAccepted() | ev.ContentRejected() | ev.ContentUndecided() | ev.ValidatorFailed():
@@ -263,10 +263,10 @@ class FileTransfer:
         fetching = self._held.fetching
         if fetching is None:
             return
-        mine = isinstance(event, ev.RangeFailed) and requests.get(event.request) is not None
+        failed = event if isinstance(event, ev.RangeFailed) and requests.get(event.request) is not None else None
         fetching.handle(event, now, out)
-        if mine and isinstance(event, ev.RangeFailed) and event.failure.kind in LOCAL and self.phase in _BUSY:
-            self._trouble(event.failure, now, out)
+        if failed is not None and failed.failure.kind in LOCAL and self.phase in _BUSY:
+            self._trouble(failed.failure, now, out)
         self._perhaps_gathered(now)
 
     def _ask_origin(self, out: list[cmd.Command]) -> None:
@@ -494,6 +494,6 @@ class FileTransfer:
         if spec.url != before.url:
             self.tally.best = 0
         asks_anew = (spec.url, spec.near, spec.maximum_bytes) != (before.url, before.near, before.maximum_bytes)
-        if asks_anew and self.phase in (Phase.PROBING, *_GETTING):
+        if asks_anew and (self.phase is Phase.PROBING or self.phase in _GETTING):
             self._stand_still(now, out)
             self._ask_origin(out)
