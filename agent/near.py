@@ -16,7 +16,7 @@ from agent.core.neighbours import neighbours_among
 from agent.core.ownership import Group
 from agent.core.sources import CACHE, peer_source
 from agent.near_peer import PeerWatch
-from peer.core.news import State
+from peer.core.state import State
 from peer.core.voucher import PeerId
 from validation.content import NO_CHUNKS, Bitfield, ContentId
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agent.core.backoff import Backoff
 from agent.core.commands import AskNear
 from peer.core.failure import Failure, FailureKind
-from peer.core.news import State
+from peer.core.state import State
 from peer.core.voucher import PeerId
 from validation.content import ContentId
 

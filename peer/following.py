@@ -11,8 +11,8 @@ from collections.abc import Callable
 from peer.body import Pausable
 from peer.call import bad_response, failure_of_connection, stalled
 from peer.core.failure import Failure
-from peer.core.news import State
 from peer.core.newswire import NewsReader
+from peer.core.state import State
 from peer.core.wire import WireError
 from validation.content import ContentId
 

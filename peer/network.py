@@ -19,8 +19,8 @@ from peer.cache import PeerCache
 from peer.client import Offer, PeerAddress, PeerClient, PeerFetch
 from peer.core.admission import Admission
 from peer.core.failure import Failure, FailureKind
-from peer.core.news import State
 from peer.core.roster import KnownPeer, Offence, Roster, Sighted, Sighting
+from peer.core.state import State
 from peer.core.voucher import PeerId
 from peer.discovery import Announcement, DiscoveryListener, Foreign
 from peer.errors import IdentityError

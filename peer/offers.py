@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from peer.core.news import State
+from msgspec.structs import replace
+
+from peer.core.state import State
 from peer.core.voucher import PeerId
 from peer.core.wire import NOBODY
 from validation.content import NO_CHUNKS, Bitfield, ContentId

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from peer.core.news import Pace, State
+from peer.core.news import Pace
 from peer.core.newswire import STREAM_END, STREAM_HEAD, format_news
+from peer.core.state import State
 from peer.core.voucher import PeerId
 from peer.core.wire import NewsRequest
 

@@ -42,8 +42,9 @@ class Keeping:
 
     def deadline(self) -> float:
         """When there will be something to record or to tell, if nothing more comes; infinity for never."""
+        recording = self._clock.deadline()
         filling = None if self._filling is None else self._filling.deadline()
-        return min((at for at in (self._clock.deadline(), filling) if at is not None), default=math.inf)
+        return min(math.inf if recording is None else recording, math.inf if filling is None else filling)
 
     def arrived(self, item: ByteRange, now: float, *, readable: bool) -> None:
         """New bytes are in the part file; those of near sources can be read once they are proven."""

@@ -21,7 +21,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
     def vouchers_for(self, digest: ChunkDigest) -> tuple[Voucher, ...]:
         """Those that say so."""
-        return tuple(voucher for voucher in self.vouchers if voucher.digest == digest)
+        return tuple([voucher for voucher in self.vouchers if voucher.digest == digest])
 
 
 def allowed(

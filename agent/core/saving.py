@@ -46,9 +46,10 @@ class SaveClock:
 
     def deadline(self) -> float | None:
         """When `due` will next have something to say, if no byte arrives."""
-        candidates = []
+        first = None
         if self._new_bytes and self._noted_at is not None:
-            candidates.append(self._noted_at + self._tuning.note_s)
+            first = self._noted_at + self._tuning.note_s
         if self._unsafe and self._checkpoint_at is not None:
-            candidates.append(self._checkpoint_at + self._tuning.checkpoint_s)
-        return min(candidates, default=None)
+            at = self._checkpoint_at + self._tuning.checkpoint_s
+            first = at if first is None or at < first else first
+        return first

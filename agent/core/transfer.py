@@ -8,6 +8,7 @@ Sources: bits-reference 1.6, 1.11, 3.2, 3.3 and its traps 1 to 5.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -183,7 +184,7 @@ class FileTransfer:
     def deadline(self) -> float | None:
         """When `handle(Ticked(...), now)` is wanted next, in seconds of the caller's clock."""
         fetching = None if self._held.fetching is None else self._held.fetching.deadline()
-        return min((at for at in (self._gather_until, fetching) if at is not None), default=None)
+        return fetching if self._gather_until is None else min(self._gather_until, fetching or math.inf)
 
     # --- events --------------------------------------------------------------------------------------------
 

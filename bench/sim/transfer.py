@@ -22,8 +22,9 @@ from bench.sim.helper import Helper, Progress, progress_of
 from bench.sim.request import Request
 from bench.sim.trust import ASK_ANEW_S
 from peer.core.failure import Failure, FailureKind
-from peer.core.news import Pace, State
+from peer.core.news import Pace
 from peer.core.standing import BANNING
+from peer.core.state import State
 from peer.core.voucher import Voucher
 from validation.content import NO_CHUNKS, Bitfield, bitfield, chunks_in
 

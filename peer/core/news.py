@@ -9,11 +9,11 @@ Pure. Never knows: sockets, who listens, how an offer is written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
-from validation.content import NO_CHUNKS, Bitfield, ChunkLayout
+from peer.core.state import State
+from validation.content import NO_CHUNKS, Bitfield
 
 LEAST_S = 0.05
 """Between any two answers: what happens together goes out together."""
@@ -43,16 +43,6 @@ class Weight(Enum):
     URGENT = "urgent"
     """Others may have to do something else: it takes part or does not any more, has less, or has brought all that
     it had claimed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What is said of one content."""
-
-    layout: ChunkLayout
-    have: Bitfield
-    claimed: Bitfield
-    wants: bool
 
 
 class Pace:
@@ -96,10 +86,12 @@ class Pace:
     def weigh(self, state: State | None) -> Weight:
         """How much it matters that this holds now, and not what was said. None: nothing is offered."""
         told = self._told
-        if told == state:
-            return Weight.NONE
-        if told is None or state is None or told.layout != state.layout or told.wants is not state.wants:
+        if told is None or state is None:
+            return Weight.NONE if told is state else Weight.URGENT
+        if told.wants is not state.wants or told.layout != state.layout:
             return Weight.URGENT
+        if told.have == state.have and told.claimed == state.claimed:
+            return Weight.NONE
         brought = self._owed & state.have
         self._owed = Bitfield(self._owed | state.claimed)
         if told.have & ~state.have or (brought and not self._owed & ~state.have):

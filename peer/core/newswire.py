@@ -18,7 +18,7 @@ import re
 import msgspec
 
 from peer.core import wire
-from peer.core.news import State
+from peer.core.state import State
 from validation.content import NO_CHUNKS, Bitfield, bitfield, chunks_in
 
 STREAM_HEAD = (

@@ -13,8 +13,8 @@ import pytest
 from peer.cache import CacheLimits, NewChunk, PeerCache
 from peer.client import Offer, PeerAddress
 from peer.core import wire
-from peer.core.news import State
 from peer.core.roster import Offence, Standing
+from peer.core.state import State
 from peer.core.voucher import PeerId, Voucher
 from peer.house import Claim
 from peer.questions import GRACE_S, Questions

@@ -15,8 +15,8 @@ from peer import client as client_module
 from peer.client import PeerAddress, PeerClient
 from peer.core import wire
 from peer.core.failure import Failure, FailureKind
-from peer.core.news import State
 from peer.core.newswire import STREAM_END, STREAM_HEAD, format_news
+from peer.core.state import State
 from peer.core.voucher import PeerId
 from peer.following import NEWS_AT_ONCE
 from peer.server import Claim

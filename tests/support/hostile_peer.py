@@ -21,8 +21,8 @@ from typing import Self
 from peer.client import PeerAddress, PeerClient
 from peer.core import voucherwire, wire
 from peer.core.failure import Failure
-from peer.core.news import State
 from peer.core.newswire import STREAM_HEAD, format_news
+from peer.core.state import State
 from peer.core.voucher import PeerId, Voucher
 from peer.group import GroupKey
 from peer.identity import Identity

@@ -16,8 +16,8 @@ import pytest
 
 from peer.client import PeerAddress, PeerClient
 from peer.core.admission import Admission, AdmissionLimits
-from peer.core.news import State
 from peer.core.newswire import NewsReader
+from peer.core.state import State
 from peer.core.voucher import PeerId, Voucher
 from peer.core.wire import ResponseHead, news_target, parse_response_head
 from peer.group import GroupKey

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +13,9 @@ from peer.core.news import (
     PASSED_ON_MOST_S,
     PAUSE_S,
     Pace,
-    State,
     Weight,
 )
+from peer.core.state import State
 from validation.content import Bitfield, ChunkLayout
 
 LAYOUT = ChunkLayout.for_length(64 * 1024 * 1024)
@@ -41,7 +40,7 @@ def pace_after(told: State | None, at: float = 0.0) -> Pace:
         (state(1), None, Weight.URGENT),
         (state(1), state(1, wants=False), Weight.URGENT),
         (state(0b11), state(0b01), Weight.URGENT),
-        (state(1), dataclasses.replace(state(1), layout=ChunkLayout.for_length(10)), Weight.URGENT),
+        (state(1), msgspec.structs.replace(state(1), layout=ChunkLayout.for_length(10)), Weight.URGENT),
         (state(0b001, 0b110), state(0b011, 0b100), Weight.BROUGHT),
         (state(0b001, 0b010), state(0b011, 0b100), Weight.BROUGHT),
         (state(0b001), state(0b001, 0b010), Weight.BROUGHT),

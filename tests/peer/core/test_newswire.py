@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.core import wire
-from peer.core.news import State
 from peer.core.newswire import STREAM_END, STREAM_HEAD, NewsReader, format_news
+from peer.core.state import State
 from peer.core.wire import WireError
 from validation.content import MIN_CHUNK_BYTES, Bitfield, ChunkLayout, bitfield
 
