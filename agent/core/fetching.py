@@ -88,11 +88,9 @@ class Fetching(Fetched):
             self._said = Said(content_ids=ids, layout=layout, claimed=claimed, wants=wants)
         return self._said
 
-    def deadline(self) -> float | None:
-        """When time alone changes something."""
-        times = self._keeping.deadline(), self._sources.next_change(self._now), *self._crowd.doubts(self._now)
-        first = min(times)
-        return None if first == math.inf else first
+    def deadline(self) -> float:
+        """When time alone changes something; infinity for never."""
+        return min(self._keeping.deadline(), self._sources.next_change(self._now), *self._crowd.doubts(self._now))
 
     # --- beginning and ending --------------------------------------------------------------------------------
 

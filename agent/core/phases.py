@@ -17,3 +17,9 @@ class Phase(Enum):
     DECIDING = "deciding"
     DONE = "done"
     FAILED = "failed"
+
+
+BUSY = (Phase.PROBING, Phase.GATHERING, Phase.FETCHING, Phase.VALIDATING)
+WHOLE = (Phase.VALIDATING, Phase.DECIDING, Phase.DONE)
+"""Every byte is there."""
+GETTING = (Phase.GATHERING, Phase.FETCHING)

@@ -24,6 +24,7 @@ from agent.core.fitness import fit, may_join
 from agent.core.holding import Holding
 from agent.core.integrity import Integrity
 from agent.core.means import Means
+from agent.core.phases import BUSY, GETTING, WHOLE
 from agent.core.phases import Phase as Phase
 from agent.core.publishing import Publishing
 from agent.core.rejections import Rejections
@@ -49,10 +50,6 @@ PhaseEvent = (
     | ev.StorageFailed
     | ev.PartFileLost
 )
-_BUSY = (Phase.PROBING, Phase.GATHERING, Phase.FETCHING, Phase.VALIDATING)
-_WHOLE = (Phase.VALIDATING, Phase.DECIDING, Phase.DONE)
-"""Every byte is there."""
-_GETTING = (Phase.GATHERING, Phase.FETCHING)
 _NO_SUCH_PART = frozenset({FailureKind.INVALID_RANGE, FailureKind.RANDOM_ACCESS_UNSUPPORTED})
 
 
@@ -138,7 +135,7 @@ class FileTransfer:
     @property
     def demanded(self) -> bool:
         """Some bytes are wanted before everything else, and nothing else for now."""
-        return self._demand.active and self.phase not in _WHOLE
+        return self._demand.active and self.phase not in WHOLE
 
     @property
     def content_ids(self) -> tuple[ContentId, ...]:
@@ -183,8 +180,9 @@ class FileTransfer:
 
     def deadline(self) -> float | None:
         """When `handle(Ticked(...), now)` is wanted next, in seconds of the caller's clock."""
-        fetching = None if self._held.fetching is None else self._held.fetching.deadline()
-        return fetching if self._gather_until is None else min(self._gather_until, fetching or math.inf)
+        fetching = math.inf if self._held.fetching is None else self._held.fetching.deadline()
+        first = min(fetching, math.inf if self._gather_until is None else self._gather_until)
+        return None if first == math.inf else first
 
     # --- events --------------------------------------------------------------------------------------------
 
@@ -228,7 +226,7 @@ class FileTransfer:
                 if self.phase in (Phase.IDLE, Phase.FAILED):
                     self._ask_origin(out)
             case ev.Paused():
-                if self.phase in _BUSY:
+                if self.phase in BUSY:
                     self._stand_still(now, out)
                     self.phase = Phase.IDLE
             case ev.OriginProbed():
@@ -243,7 +241,7 @@ class FileTransfer:
                 if self._gather_until is not None and now >= self._gather_until:
                     self._gathered()
             case ev.StorageFailed(failure=failure):
-                if self.phase in _BUSY:
+                if self.phase in BUSY:
                     self._trouble(failure, now, out)
             case ev.PartFileLost():
                 self._part_file_lost(out)
@@ -266,7 +264,7 @@ class FileTransfer:
             return
         failed = event if isinstance(event, ev.RangeFailed) and requests.get(event.request) is not None else None
         fetching.handle(event, now, out)
-        if failed is not None and failed.failure.kind in LOCAL and self.phase in _BUSY:
+        if failed is not None and failed.failure.kind in LOCAL and self.phase in BUSY:
             self._trouble(failed.failure, now, out)
         self._perhaps_gathered(now)
 
@@ -312,7 +310,7 @@ class FileTransfer:
             self.phase = Phase.FETCHING
 
     def _asks_near(self) -> bool:
-        return self.phase in _GETTING and self._usable_near()
+        return self.phase in GETTING and self._usable_near()
 
     def _usable_near(self) -> bool:
         spec = self.spec
@@ -338,7 +336,7 @@ class FileTransfer:
 
     def _part_file_lost(self, out: list[cmd.Command]) -> None:
         self._forget("the temporary file is not the one that was written: starting again", out)
-        if self.phase in _BUSY:
+        if self.phase in BUSY:
             self._gather_until = None
             self._ask_origin(out)
         elif self.phase in (Phase.DECIDING, Phase.DONE):
@@ -436,7 +434,7 @@ class FileTransfer:
 
     def _decided(self, decision: Decision, out: list[cmd.Command]) -> None:
         """BITS' SetValidationState: whatever was decided before, as long as every byte is there."""
-        if self.phase not in _WHOLE:
+        if self.phase not in WHOLE:
             return
         self.decision = decision
         if decision is Decision.INVALID:
@@ -464,7 +462,7 @@ class FileTransfer:
             case ev.Respecified(spec=spec):
                 self._respecify(spec, now, out)
             case ev.RangesWanted(items=items):
-                if self.phase not in _WHOLE:
+                if self.phase not in WHOLE:
                     self._demand.want(items)
                     self._turn(now, out)
             case ev.PositionMoved(offset=offset):
@@ -476,7 +474,7 @@ class FileTransfer:
     def _turn(self, now: float, out: list[cmd.Command]) -> None:
         """Other bytes are wanted first, if they can be had."""
         facts, fetching = self.facts, self._held.fetching
-        if self.phase not in _GETTING or facts is None or fetching is None:
+        if self.phase not in GETTING or facts is None or fetching is None:
             return
         if self._demand.active and fetching.whole_only:
             facts = replace(facts, ranges=RangeSupport.NONE)
@@ -495,6 +493,6 @@ class FileTransfer:
         if spec.url != before.url:
             self.tally.best = 0
         asks_anew = (spec.url, spec.near, spec.maximum_bytes) != (before.url, before.near, before.maximum_bytes)
-        if asks_anew and (self.phase is Phase.PROBING or self.phase in _GETTING):
+        if asks_anew and (self.phase is Phase.PROBING or self.phase in GETTING):
             self._stand_still(now, out)
             self._ask_origin(out)
