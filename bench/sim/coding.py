@@ -1,4 +1,4 @@
-"""Events and commands as plain tuples, for the way between the two processes of a huge swarm (`helper.py`).
+"""Events and commands as plain numbers, for the way between the two processes of a huge swarm (`helper.py`).
 
 Those that there are many of are spelled out, the rest is taken apart field by field. Vouchers are named by chunk
 and signer: their digests are those of the content, as nobody lies where this is used.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from enum import Enum
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from msgspec import Struct
 
@@ -19,7 +19,7 @@ from agent.core.facts import OriginFacts, RangeSupport, Sharing
 from agent.core.sources import ORIGIN, peer_of
 from peer.core.failure import Failure, FailureKind
 from peer.core.standing import Offence
-from peer.core.voucher import PeerId, Voucher
+from peer.core.voucher import Voucher
 from validation.content import ChunkIndex, ChunkLayout
 from validation.ranges import ByteRange
 
@@ -27,13 +27,17 @@ if TYPE_CHECKING:
     from bench.sim.swarm import Swarm
     from bench.sim.transfer import Transfer
 
-Coded = tuple[Any, ...]
-Signed = tuple[int, int]
-"""A chunk and the number of the host that vouches for it."""
+Coded = list[Any]
+"""Of several, one after the other: what each is, then its numbers. (A list of lists takes twice as long.)"""
 
-_OTHER, _ARRIVED, _RECEIVED, _SIZED = range(4)
-_FETCH, _PUBLISH, _CLAIM = range(1, 4)
-_FROM_ORIGIN = -1
+_OTHER: Final = 0
+_ARRIVED: Final = 1
+_BROUGHT: Final = 2
+_SIZED: Final = 3
+_FETCH: Final = 4
+_PUBLISH: Final = 5
+_CLAIM: Final = 6
+_FROM_ORIGIN: Final = -1
 
 
 class Coding:
@@ -41,96 +45,147 @@ class Coding:
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
-        self._vouchers: dict[tuple[int, int, PeerId], Voucher] = {}
+        self._vouchers: dict[tuple[int, int, int], Voucher] = {}
 
-    def event(self, event: ev.FileEvent) -> Coded:
-        """To a tuple."""
-        match event:
-            case ev.RangeArrived(request=request, item=item):
-                return (_ARRIVED, request, item.start, item.stop)
-            case ev.RangeReceived(request=request, item=item, vouchers=vouchers):
-                return (_RECEIVED, request, item.start, item.stop, self._signed(vouchers))
-            case ev.CrowdSized(size=size):
-                return (_SIZED, size)
-            case _:
-                return (_OTHER, _apart(event))
+    # --- events ----------------------------------------------------------------------------------------------
 
-    def event_of(self, coded: Coded, transfer: Transfer) -> ev.FileEvent:
+    def events(self, events: list[ev.FileEvent]) -> Coded:
+        """To numbers. That the last bytes of a request have arrived and that it ended are said together."""
+        coded: Coded = []
+        arrived: ev.RangeArrived | None = None
+        for event in events:
+            last, arrived = arrived, None
+            if isinstance(event, ev.RangeReceived):
+                item = event.item
+                if last is not None and last.request == event.request and last.item.stop == item.stop:
+                    come, last = last.item, None
+                else:
+                    come = ByteRange(item.stop, item.stop)
+                self._arrived(coded, last)
+                coded += (_BROUGHT, event.request, come.start, item.start, item.stop, len(event.vouchers))
+                self._sign(coded, event.vouchers)
+                continue
+            self._arrived(coded, last)
+            if isinstance(event, ev.RangeArrived):
+                arrived = event
+            elif isinstance(event, ev.CrowdSized):
+                coded += (_SIZED, event.size)
+            else:
+                coded += (_OTHER, _apart(event))
+        self._arrived(coded, arrived)
+        return coded
+
+    @staticmethod
+    def _arrived(coded: Coded, event: ev.RangeArrived | None) -> None:
+        if event is not None:
+            coded += (_ARRIVED, event.request, event.item.start, event.item.stop)
+
+    def events_of(self, coded: Coded, transfer: Transfer) -> list[ev.FileEvent]:
         """And back."""
-        match coded:
-            case (0, parts):
-                event: ev.FileEvent = _together(parts)
-                return event
-            case (1, request, start, stop):
-                return ev.RangeArrived(file=transfer.file, request=request, item=ByteRange(start, stop))
-            case (2, request, start, stop, signed):
-                vouchers = self._vouchers_of(signed, transfer)
+        file, found, at, end = transfer.file, list[ev.FileEvent](), 0, len(coded)
+        while at < end:
+            kind: int = coded[at]
+            first: Any = coded[at + 1]
+            if kind == _BROUGHT:
+                come, start, stop, signed = coded[at + 2 : at + 6]
+                at += 6 + 2 * signed
+                vouchers = self._signed(coded, at, signed, transfer)
+                if come < stop:
+                    found.append(ev.RangeArrived(file=file, request=first, item=ByteRange(come, stop)))
                 item = ByteRange(start, stop)
-                return ev.RangeReceived(file=transfer.file, request=request, item=item, vouchers=vouchers)
-            case (3, size):
-                return ev.CrowdSized(file=transfer.file, size=size, group=self._swarm.group)
-            case _:
-                raise ValueError(f"no event: {coded!r}")
+                found.append(ev.RangeReceived(file=file, request=first, item=item, vouchers=vouchers))
+            elif kind == _ARRIVED:
+                item = ByteRange(coded[at + 2], coded[at + 3])
+                found.append(ev.RangeArrived(file=file, request=first, item=item))
+                at += 4
+            elif kind == _SIZED:
+                found.append(ev.CrowdSized(file=file, size=first, group=self._swarm.group))
+                at += 2
+            else:
+                found.append(_together(first))
+                at += 2
+        return found
 
-    def command(self, command: cmd.Command) -> Coded:
-        """To a tuple."""
-        match command:
-            case cmd.FetchRange(request=request, source=source, item=item):
-                peer = peer_of(source)
-                number = _FROM_ORIGIN if peer is None else self._swarm.by_peer[peer].number
-                return (_FETCH, request, number, item.start, item.stop)
-            case cmd.PublishChunk(chunk=chunk, vouchers=vouchers):
-                return (_PUBLISH, chunk, self._signed(vouchers))
-            case cmd.PublishClaim(content_ids=ids, chunks=chunks, wants=wants):
-                return (_CLAIM, bool(ids), chunks, wants)
-            case _:
-                return (_OTHER, _apart(command))
+    # --- commands --------------------------------------------------------------------------------------------
 
-    def command_of(self, coded: Coded, transfer: Transfer) -> cmd.Command:
+    def command(self, command: cmd.Command, coded: Coded) -> None:
+        """To numbers, which are added to the others."""
+        if isinstance(command, cmd.FetchRange):
+            peer = peer_of(command.source)
+            number = _FROM_ORIGIN if peer is None else self._swarm.by_peer[peer].number
+            coded += (_FETCH, command.request, number, command.item.start, command.item.stop)
+        elif isinstance(command, cmd.PublishChunk):
+            coded += (_PUBLISH, command.chunk, len(command.vouchers))
+            self._sign(coded, command.vouchers)
+        elif isinstance(command, cmd.PublishClaim):
+            coded += (_CLAIM, bool(command.content_ids), command.chunks, command.wants)
+        else:
+            coded += (_OTHER, _apart(command))
+
+    def commands_of(self, coded: Coded, transfer: Transfer) -> list[cmd.Command]:
         """And back."""
         content, file = transfer.content, transfer.file
-        match coded:
-            case (0, parts):
-                command: cmd.Command = _together(parts)
-                return command
-            case (1, request, number, start, stop):
+        ids = (content.content_id,)
+        found, at, end = list[cmd.Command](), 0, len(coded)
+        while at < end:
+            kind: int = coded[at]
+            first: Any = coded[at + 1]
+            if kind == _FETCH:
+                number, start, stop = coded[at + 2 : at + 5]
                 source = ORIGIN if number == _FROM_ORIGIN else self._swarm.hosts[number].source
-                return cmd.FetchRange(file=file, request=request, source=source, item=ByteRange(start, stop))
-            case (2, chunk, signed):
-                return cmd.PublishChunk(
-                    file=file,
-                    content_ids=(content.content_id,),
-                    layout=content.layout,
-                    chunk=chunk,
-                    digest=content.digests[chunk],
-                    vouchers=self._vouchers_of(signed, transfer),
-                    sign=(),
+                item = ByteRange(start, stop)
+                found.append(cmd.FetchRange(file=file, request=first, source=source, item=item))
+                at += 5
+            elif kind == _PUBLISH:
+                signed = coded[at + 2]
+                at += 3 + 2 * signed
+                found.append(
+                    cmd.PublishChunk(
+                        file=file,
+                        content_ids=ids,
+                        layout=content.layout,
+                        chunk=first,
+                        digest=content.digests[first],
+                        vouchers=self._signed(coded, at, signed, transfer),
+                        sign=(),
+                    )
                 )
-            case (3, said, chunks, wants):
-                ids = (content.content_id,) if said else ()
-                return cmd.PublishClaim(
-                    file=file, content_ids=ids, layout=content.layout, chunks=chunks, wants=wants
+            elif kind == _CLAIM:
+                chunks, wants = coded[at + 2], coded[at + 3]
+                said = ids if first else ()
+                found.append(
+                    cmd.PublishClaim(file=file, content_ids=said, layout=content.layout, chunks=chunks, wants=wants)
                 )
-            case _:
-                raise ValueError(f"no command: {coded!r}")
+                at += 4
+            else:
+                found.append(_together(first))
+                at += 2
+        return found
 
-    def _signed(self, vouchers: tuple[Voucher, ...]) -> tuple[Signed, ...]:
-        return tuple([(int(each.chunk), self._swarm.by_peer[each.signer].number) for each in vouchers])
+    # --- vouchers --------------------------------------------------------------------------------------------
 
-    def _vouchers_of(self, signed: tuple[Signed, ...], transfer: Transfer) -> tuple[Voucher, ...]:
-        return tuple([self._voucher(chunk, number, transfer) for chunk, number in signed])
+    def _sign(self, coded: Coded, vouchers: tuple[Voucher, ...]) -> None:
+        """A chunk, and the number of the host that vouches for it, of each."""
+        by_peer = self._swarm.by_peer
+        for each in vouchers:
+            coded += (int(each.chunk), by_peer[each.signer].number)
+
+    def _signed(self, coded: Coded, end: int, count: int, transfer: Transfer) -> tuple[Voucher, ...]:
+        """So many that end there."""
+        first = end - 2 * count
+        return tuple([self._voucher(coded[at], coded[at + 1], transfer) for at in range(first, end, 2)])
 
     def _voucher(self, chunk: int, number: int, transfer: Transfer) -> Voucher:
         """The same object for the same statement: a huge swarm has as many as chunks, not as many as deliveries."""
-        content, signer = transfer.content, self._swarm.hosts[number].peer
-        key = (content.number, chunk, signer)
+        content = transfer.content
+        key = (content.number, chunk, number)
         voucher = self._vouchers.get(key)
         if voucher is None:
             voucher = self._vouchers[key] = Voucher(
                 content_id=content.content_id,
                 chunk=ChunkIndex(chunk),
                 digest=content.digests[chunk],
-                signer=signer,
+                signer=self._swarm.hosts[number].peer,
                 signature=b"",
             )
         return voucher

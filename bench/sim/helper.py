@@ -36,14 +36,14 @@ so far ahead: with 1, each waited a fifth of the time, for some ticks have more 
 ANSWERS_WITHIN_S = 600.0
 """A process that is stopped for longer counts as dead."""
 
-Turn = tuple[int, list[int], list[Coded]]
+Turn = tuple[int, list[int], Coded]
 """Of a transfer: whose offers it hears, and what else has happened."""
 Said = tuple[Bitfield, Bitfield, bool] | None
 """What is had, claimed and wanted; None: nothing any more."""
 Offer = tuple[int, Said]
 """Of a transfer."""
-Answer = tuple[int, float | None, tuple[int, int, int], list[Coded]]
-"""A transfer: when it is to be looked at again, how far it is (`Progress`), what it commands."""
+Answer = tuple[int, float | None, int, int, int, Coded]
+"""A transfer: when it is to be looked at again, how far it is (as in `Progress`), what it commands."""
 
 
 class HelperError(Exception):
@@ -98,8 +98,7 @@ class Helper:
     def turn(self, transfer: Transfer, heard: Iterable[Transfer], events: list[ev.FileEvent]) -> None:
         """This has happened to it."""
         number = self._number
-        coded = [self._coding.event(event) for event in events]
-        self._turns.append((number[transfer], [number[other] for other in heard], coded))
+        self._turns.append((number[transfer], [number[other] for other in heard], self._coding.events(events)))
 
     def exchange(self) -> None:
         """At the end of a tick: what was commanded a while ago happens, what has happened is told."""
@@ -113,11 +112,10 @@ class Helper:
             self._offers, self._turns = {}, []
             self._due.append(clock.tick + AHEAD)
             clock.at_tick(clock.tick + AHEAD, _nothing, None)
-        for number, due_at, progress, commands in answers:
+        for number, due_at, held, from_peers, discarded, coded in answers:
             transfer = self._numbered[number]
-            transfer.progress = Progress(*progress)
-            decoded = [self._coding.command_of(each, transfer) for each in commands]
-            transfer.commanded(decoded, due_at)
+            transfer.progress = Progress(held, from_peers, discarded)
+            transfer.commanded(self._coding.commands_of(coded, transfer), due_at)
 
     def end(self) -> None:
         """It is not needed any more."""
@@ -214,19 +212,19 @@ class _Worker:
             self._offers[number] = self._heard(self._numbered[number], said)
         return [self._turn(now, *turn) for turn in turns]
 
-    def _turn(self, now: float, number: int, heard: list[int], coded: list[Coded]) -> Answer:
+    def _turn(self, now: float, number: int, heard: list[int], coded: Coded) -> Answer:
         transfer, coding = self._numbered[number], self._coding
         core = transfer.core
         assert core is not None
         events: list[ev.FileEvent] = [self._offers[other] for other in heard]
-        events += [coding.event_of(each, transfer) for each in coded]
-        commands: list[Coded] = []
+        events += coding.events_of(coded, transfer)
+        commands: Coded = []
         while events:
             told, events = core.handle_all(events, now), []
             for command in told:
                 if isinstance(command, cmd.DigestChunk):
                     events.append(transfer.digest_of(command))
                 elif transfer.heeds(command):
-                    commands.append(coding.command(command))
-        done = progress_of(core)
-        return number, core.deadline(), (done.held, done.from_peers, done.discarded), commands
+                    coding.command(command, commands)
+        tally = core.tally
+        return number, core.deadline(), core.held_bytes, tally.from_peers, tally.discarded, commands

@@ -6,6 +6,8 @@ import json
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.core import commands as cmd
 from agent.core import events as ev
@@ -47,6 +49,7 @@ EVENTS: list[ev.FileEvent] = [
     ev.NearAnswered(file=FILE),
     ev.RangeArrived(file=FILE, request=ev.RequestId(3), item=ByteRange(4, 9)),
     ev.RangeReceived(file=FILE, request=ev.RequestId(3), item=ByteRange(4, 9), vouchers=(VOUCHER,)),
+    ev.RangeReceived(file=FILE, request=ev.RequestId(4), item=ByteRange(2, 9), vouchers=(VOUCHER, VOUCHER)),
     ev.RangeFailed(file=FILE, request=ev.RequestId(3), failure=FAILURE),
     ev.StorageFailed(file=FILE, failure=FAILURE),
     ev.ContentAccepted(file=FILE, attempt=2),
@@ -89,13 +92,21 @@ COMMANDS: list[cmd.Command] = [
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 def test_an_event_comes_as_it_was_sent(event: ev.FileEvent) -> None:
-    assert Coding(SWARM).event_of(Coding(SWARM).event(event), TRANSFER) == event
+    assert Coding(SWARM).events_of(Coding(SWARM).events([event]), TRANSFER) == [event]
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=6))
+def test_so_do_several(events: list[ev.FileEvent]) -> None:
+    assert Coding(SWARM).events_of(Coding(SWARM).events(events), TRANSFER) == events
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
 def test_a_command_comes_back_as_it_was_given(command: cmd.Command) -> None:
     assert TRANSFER.heeds(command)
-    assert Coding(SWARM).command_of(Coding(SWARM).command(command), TRANSFER) == command
+    coded: list[object] = []
+    for each in (command, *COMMANDS):
+        Coding(SWARM).command(each, coded)
+    assert Coding(SWARM).commands_of(coded, TRANSFER) == [command, *COMMANDS]
 
 
 def test_all_commands_that_lead_to_anything_were_tried() -> None:
