@@ -87,19 +87,23 @@ class RangeSet:
         """Add the bytes of `item`, merging with what it overlaps or touches."""
         if item.length == 0:
             return
-        first = bisect_left(self._stops, item.start)
-        last = bisect_right(self._starts, item.stop)
-        start, stop = item.start, item.stop
-        if first < last:
-            start = min(start, self._starts[first])
-            stop = max(stop, self._stops[last - 1])
-            self._total -= self._bytes_of(first, last)
-        self._starts[first:last] = [start]
-        self._stops[first:last] = [stop]
-        self._total += stop - start
+        starts, stops, start, stop = self._starts, self._stops, item.start, item.stop
+        first = bisect_left(stops, start)
+        last = bisect_right(starts, stop)
+        if first == last:
+            starts.insert(first, start)
+            stops.insert(first, stop)
+            self._total += stop - start
+            return
+        start, stop = min(start, starts[first]), max(stop, stops[last - 1])
+        self._total += stop - start - self._bytes_of(first, last)
+        starts[first], stops[first] = start, stop
+        del starts[first + 1 : last], stops[first + 1 : last]
 
     def _bytes_of(self, first: int, last: int) -> int:
         """In these of the ranges."""
+        if last == first + 1:
+            return self._stops[first] - self._starts[first]
         return sum(self._stops[first:last]) - sum(self._starts[first:last])
 
     def subtract(self, item: ByteRange) -> None:

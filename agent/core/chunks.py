@@ -128,7 +128,7 @@ class ChunkBook:
 
     def whole_unproven(self) -> list[ChunkIndex]:
         """Chunks that are wholly held, not proven, and not being digested."""
-        return self._whole_among(ChunkIndex(chunk) for chunk in chunks_in(self.missing))
+        return self._whole_among(chunks_in(self.missing)) if self.held.total else []
 
     def is_begun(self, chunk: ChunkIndex) -> bool:
         """Some of its bytes are held, and not all."""

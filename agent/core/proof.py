@@ -21,6 +21,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
     def vouchers_for(self, digest: ChunkDigest) -> tuple[Voucher, ...]:
         """Those that say so."""
+        if digest == self.digest:
+            return self.vouchers
         return tuple([voucher for voucher in self.vouchers if voucher.digest == digest])
 
 

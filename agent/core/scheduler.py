@@ -17,6 +17,9 @@ from agent.core.tuning import Tuning
 from agent.core.view import Assignment, OriginReadiness, View
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, chunks_in
 
+MANY = 1 << 20
+"""No source carries so many requests."""
+
 
 def left_to_origin(view: View) -> Bitfield:
     """Missing chunks that no near source has or is about to have."""
@@ -121,9 +124,9 @@ def _in_turn(near: tuple[NearSource, ...], wanted: Bitfield, rng: random.Random)
     if len(able) < own + 2:
         return able
     by_chance = rng.random
-    peers = [(each.wants, each.in_flight, by_chance(), each) for each in able[own:]]
+    peers = [(each.wants * MANY + each.in_flight + by_chance(), each) for each in able[own:]]
     peers.sort()
-    return able[:own] + [each[3] for each in peers]
+    return able[:own] + [each[1] for each in peers]
 
 
 def _longest(view: View, source: NearSource, tuning: Tuning) -> int:

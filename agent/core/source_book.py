@@ -219,9 +219,11 @@ class SourceBook:
 
     def _pace_changed(self, pace_s: float) -> None:
         """How long silence is borne and who counts as slow depends on it: look again at those whom it concerns."""
-        before, self.pace_s = self.pace_s, pace_s
+        before = pace_s if self.pace_s is None else self.pace_s
+        self.pace_s = pace_s
+        least_s, most_s = _SLOW * min(before, pace_s), _SLOW * max(before, pace_s)
         for other in self._entries.values():
-            if other.in_flight or _is_slow(other.pace_s, before) is not _is_slow(other.pace_s, pace_s):
+            if other.in_flight or (other.pace_s is not None and least_s < other.pace_s <= most_s):
                 other.seen = None
 
     def failed(self, source: SourceId, failure: Failure, now: float) -> None:
@@ -337,7 +339,7 @@ class SourceBook:
                 most = 1
             elif self._wanting and tuning.spreading_requests < most:
                 most = tuning.spreading_requests
-            if _is_slow(entry.pace_s, self.pace_s):
+            if entry.pace_s is not None and self.pace_s is not None and entry.pace_s > _SLOW * self.pace_s:
                 most = 1
         return most - entry.in_flight if most > entry.in_flight else 0
 
@@ -420,7 +422,3 @@ class SourceBook:
 
 def _mean(before: float | None, seconds: float) -> float:
     return seconds if before is None else before + _WEIGHT * (seconds - before)
-
-
-def _is_slow(pace_s: float | None, mean_s: float | None) -> bool:
-    return pace_s is not None and mean_s is not None and pace_s > _SLOW * mean_s

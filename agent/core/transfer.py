@@ -39,6 +39,7 @@ from validation.content import Bitfield, ChunkLayout, ContentId
 from validation.ranges import ByteRange
 
 Verdict = ev.ContentAccepted | ev.ContentRejected | ev.ContentUndecided | ev.ValidatorFailed
+Ending = ev.RangeReceived | ev.RangeFailed
 Wish = ev.RangesWanted | ev.PositionMoved | ev.Respecified | ev.Decided
 PhaseEvent = (
     ev.Begun
@@ -253,20 +254,18 @@ class FileTransfer:
         if fetching is None or not self._asks_near():
             return
         fetching.offered(event, now, out)
-        self._perhaps_gathered(now)
 
     def _fetch_event(self, event: ev.FetchEvent, now: float, out: list[cmd.Command]) -> None:
         requests = self._means.requests
-        if isinstance(event, ev.RangeReceived | ev.RangeFailed) and requests.close_orphan(event.request):
+        if requests.orphans and isinstance(event, Ending) and requests.close_orphan(event.request):
             return
         fetching = self._held.fetching
         if fetching is None:
             return
-        failed = event if isinstance(event, ev.RangeFailed) and requests.get(event.request) is not None else None
+        failed = event if type(event) is ev.RangeFailed and requests.get(event.request) is not None else None
         fetching.handle(event, now, out)
         if failed is not None and failed.failure.kind in LOCAL and self.phase in BUSY:
             self._trouble(failed.failure, now, out)
-        self._perhaps_gathered(now)
 
     def _ask_origin(self, out: list[cmd.Command]) -> None:
         self.phase = Phase.PROBING
@@ -316,11 +315,6 @@ class FileTransfer:
         spec = self.spec
         return self.near is NearUse.PREFERRED and (spec.integrity is not Integrity.ANCHORED or bool(spec.anchors))
 
-    def _perhaps_gathered(self, now: float) -> None:
-        fetching = self._held.fetching
-        if self.phase is Phase.GATHERING and fetching is not None and fetching.all_in_sight(now):
-            self._gathered()
-
     def _gathered(self) -> None:
         self._gather_until = None
         if self.phase is Phase.GATHERING:
@@ -350,6 +344,8 @@ class FileTransfer:
         if fetching is None:
             return
         fetching.write_down(now, out)
+        if self.phase is Phase.GATHERING and fetching.all_in_sight(now):
+            self._gathered()
         if self.phase is not Phase.FETCHING:
             return
         fetching.assign(now, out, self._usable_near())
@@ -483,7 +479,6 @@ class FileTransfer:
             self._trouble(found, now, out)
             return
         fetching.turn(now, out, self._usable_near())
-        self._perhaps_gathered(now)
 
     def _respecify(self, spec: TransferSpec, now: float, out: list[cmd.Command]) -> None:
         """A file that is whole is left alone: another URL counts when it has to be fetched again."""

@@ -2,8 +2,8 @@
 
 Plays the scenarios of the laboratory (scenarios.py) with as many agents as one likes, without root; on one core,
 on two when they are huge.
-The same seed gives the same bytes of output; what it took goes to standard error. Never knows: sockets, files but
-those it is told to write.
+The same seed gives the same bytes of output; what it took goes to standard error. Long runs are played by machine
+code (`compiled.py`). Never knows: sockets, files but those it is told to write.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 import gc
 import json
 import resource
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from bench import compiled
 from bench.report import complain, json_line
 from bench.scenarios import ScenarioError
 from bench.sim.options import Options, options_of
@@ -32,11 +35,29 @@ def main(arguments: list[str]) -> int:
     except ScenarioError as error:
         complain(str(error))
         return USAGE
+    if not compiled.is_running() and (options.is_long if options.compiled is None else options.compiled):
+        try:
+            compiled.run(_place(), ["sim", *arguments])
+        except compiled.CompileError as error:
+            if options.compiled:
+                complain(str(error))
+                return 1
+            complain(f"it takes twice as long as it could: {error}")
     try:
         return _run(options)
     except (SimError, OSError) as error:
         complain(str(error))
         return 1
+
+
+def _place() -> Path:
+    """Where what plays it is as machine code. Raises CompileError."""
+    place = compiled.place_of(sys.modules)
+    if not compiled.is_there(place):
+        complain("compiling the simulator: done once, in one to two minutes (--no-compiled does without)")
+        sources = compiled.sources_of(sys.modules)
+        compiled.build(place, sources, compiled.translated(sources))
+    return place
 
 
 def _run(options: Options) -> int:

@@ -14,11 +14,14 @@ from agent.core.neighbours import ALL, SOME
 from bench.reading import rate_of, size_of
 from bench.scenarios import SCENARIOS, FullDisk, Happening, OriginDies, Scenario, ScenarioError
 from bench.sim.swarm import World
+from validation.content import ChunkLayout
 
 _BREAKS: dict[str, Happening] = {"origin-dies": OriginDies(at=0.3), "full-disk": FullDisk(agent=1)}
 """Faults that no scenario has."""
 LONGEST_LATENCY_MS = 1000.0
 MOST_NEIGHBOURS = 256
+LONG = 400_000
+"""Deliveries of a chunk: about two minutes on two cores as Python, one as machine code; compiling takes 80 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,14 @@ class Options:
     json: bool
     output: Path | None
     picture: Path | None
+    compiled: bool | None
+    """As machine code (`bench/compiled.py`); None: when that pays."""
+
+    @property
+    def is_long(self) -> bool:
+        """It takes longer than to compile what plays it."""
+        scenario = self.scenario
+        return scenario.agents * scenario.files * ChunkLayout.for_length(scenario.size).count > LONG
 
     def document(self) -> dict[str, object]:
         """What was asked for."""
@@ -65,7 +76,14 @@ def options_of(arguments: list[str]) -> Options:
         site_rate=site_rate,
         neighbours=few,
     )
-    return Options(scenario=scenario, world=world, json=given.json, output=given.output, picture=given.picture)
+    return Options(
+        scenario=scenario,
+        world=world,
+        json=given.json,
+        output=given.output,
+        picture=given.picture,
+        compiled=given.compiled,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help=f"peers that one agent listens to, at most (default: as the agents, {ALL}, of more than these {SOME})",
+    )
+    parser.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        help="play it as machine code, made once with mypyc and a C compiler: the same output in half of the time "
+        "(default: when it takes long)",
     )
     parser.add_argument("--json", action="store_true", help="print documents, one a line, instead of tables")
     parser.add_argument("--output", type=Path, metavar="FILE", help="append the documents to this file too")
