@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import marshal
 import multiprocessing
-import queue
 import resource
-import threading
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.transfer import FileTransfer
 from bench.sim.coding import Coded, Coding
+from bench.sim.pipe import Pipe, PipeError
 from validation.content import Bitfield
 
 if TYPE_CHECKING:
@@ -33,6 +31,8 @@ SHARE, OF = 13, 20
 AHEAD = 3
 """Ticks (of 4 ms) after which what was commanded happens. Neither process waits for the other as long as it is not
 so far ahead: with 1, each waited a fifth of the time, for some ticks have more work than others."""
+TOGETHER = 128
+"""Turns that are told at once, not at the end of the tick: in the first tick of all, both have seconds of work."""
 ANSWERS_WITHIN_S = 600.0
 """A process that is stopped for longer counts as dead."""
 
@@ -79,14 +79,11 @@ class Helper:
         self._turns: list[Turn] = []
         self._due: deque[int] = deque()
         """The ticks at whose ends answers are heard that were asked for."""
-        self._arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        """Answers; None: nothing more comes."""
         context = multiprocessing.get_context("fork")
-        self._connection, there = context.Pipe()
-        self._process = context.Process(target=_work, args=(there, swarm, self._connection), daemon=True)
+        self._pipe, there = Pipe.pair()
+        self._process = context.Process(target=_work, args=(there, swarm, self._pipe), daemon=True)
         self._process.start()
         there.close()
-        threading.Thread(target=_listen, args=(self._connection, self._arrived), daemon=True).start()
         for transfer in self._numbered:
             if _is_away(transfer):
                 transfer.core, transfer.away = None, self
@@ -99,6 +96,8 @@ class Helper:
         """This has happened to it."""
         number = self._number
         self._turns.append((number[transfer], [number[other] for other in heard], self._coding.events(events)))
+        if len(self._turns) >= TOGETHER:
+            self._tell()
 
     def exchange(self) -> None:
         """At the end of a tick: what was commanded a while ago happens, what has happened is told."""
@@ -107,15 +106,19 @@ class Helper:
             self._due.popleft()
             answers += self._receive()
         if self._turns:
-            offers = [(self._number[each], _said(each.offer)) for each in self._offers]
-            self._send((clock.now, offers, self._turns))
-            self._offers, self._turns = {}, []
-            self._due.append(clock.tick + AHEAD)
-            clock.at_tick(clock.tick + AHEAD, _nothing, None)
+            self._tell()
         for number, due_at, held, from_peers, discarded, coded in answers:
             transfer = self._numbered[number]
             transfer.progress = Progress(held, from_peers, discarded)
             transfer.commanded(self._coding.commands_of(coded, transfer), due_at)
+
+    def _tell(self) -> None:
+        clock = self._swarm.clock
+        offers = [(self._number[each], _said(each.offer)) for each in self._offers]
+        self._send((clock.now, offers, self._turns))
+        self._offers, self._turns = {}, []
+        self._due.append(clock.tick + AHEAD)
+        clock.at_tick(clock.tick + AHEAD, _nothing, None)
 
     def end(self) -> None:
         """It is not needed any more."""
@@ -129,31 +132,19 @@ class Helper:
         """Whatever it does, it ends now."""
         self._process.kill()
         self._process.join(ANSWERS_WITHIN_S)
-        self._connection.close()
+        self._pipe.close()
 
     def _send(self, message: tuple[float, list[Offer], list[Turn]] | None) -> None:
         try:
-            self._connection.send_bytes(marshal.dumps(message))
-        except OSError as error:
-            raise HelperError(f"the second process is gone: {error}") from error
+            self._pipe.send(marshal.dumps(message))
+        except PipeError as error:
+            raise HelperError(f"the second process {error}") from error
 
     def _receive(self) -> Any:
         try:
-            answer = self._arrived.get(timeout=ANSWERS_WITHIN_S)
-        except queue.Empty as error:
-            raise HelperError("the second process does not answer") from error
-        if answer is None:
-            raise HelperError("the second process ended early")
-        return marshal.loads(answer)
-
-
-def _listen(connection: Connection, arrived: queue.SimpleQueue[bytes | None]) -> None:
-    """Take what comes at once: if both waited until the other has read, it would be for ever."""
-    try:
-        while True:
-            arrived.put(connection.recv_bytes())
-    except (OSError, EOFError):
-        arrived.put(None)
+            return marshal.loads(self._pipe.receive(ANSWERS_WITHIN_S))
+        except PipeError as error:
+            raise HelperError(f"the second process {error}") from error
 
 
 def _numbered(swarm: Swarm) -> list[Transfer]:
@@ -175,19 +166,19 @@ def _nothing(_: None) -> None:
 # --- in the other process ------------------------------------------------------------------------------------
 
 
-def _work(connection: Connection, swarm: Swarm, theirs: Connection) -> None:
+def _work(pipe: Pipe, swarm: Swarm, theirs: Pipe) -> None:
     theirs.close()
     worker = _Worker(swarm)
     while True:
         try:
-            message = marshal.loads(connection.recv_bytes())
-        except EOFError:
+            message = marshal.loads(pipe.receive())
+            if message is None:
+                used = resource.getrusage(resource.RUSAGE_SELF)
+                pipe.send(marshal.dumps((used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)))
+                return
+            pipe.send(marshal.dumps(worker.answer(*message)))
+        except PipeError:
             return  # nobody is there any more
-        if message is None:
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            connection.send_bytes(marshal.dumps((used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)))
-            return
-        connection.send_bytes(marshal.dumps(worker.answer(*message)))
 
 
 class _Worker:
