@@ -96,6 +96,8 @@ class Ownership:
         self._others: tuple[PeerId, ...] | None = ()
         self._even: dict[PeerId, Bitfield] | None = None
         self._seconds: Bitfield | None = None
+        self._unelected = False
+        """Members came or went in a large group, where nobody needs to know who owns what among the few we know."""
         self._size = 1
         self._group: Group | None = None
         self._ranks: dict[int, int] = {}
@@ -112,7 +114,9 @@ class Ownership:
     @property
     def ours(self) -> Bitfield:
         """The chunks that are ours among those we know."""
-        return self._owned[self._own] if self.sparse else self.owned_by(self._own)
+        if self.sparse:
+            return bitfield(chunk for chunk in range(self._count) if self._leads(chunk))
+        return self.owned_by(self._own)
 
     def allowed(self, chunks: Bitfield, hunger: int) -> Bitfield:
         """Those of `chunks` that we may ask the origin for when we have waited `hunger` times, and nobody brings
@@ -147,8 +151,16 @@ class Ownership:
             return chunks
         share = min(1.0, self._size / max(1, len(self._group.members)))
         before = (1 + min(hunger, SINGLE_STEPS)) * 2 ** max(0, hunger - SINGLE_STEPS)
-        asked = chunks if hunger else Bitfield(chunks & self.ours)
-        return bitfield(chunk for chunk in chunks_in(asked) if self._rank(chunk) * share < before)
+        near = [chunk for chunk in chunks_in(chunks) if self._rank(chunk) * share < before]
+        return bitfield(near if hunger else [chunk for chunk in near if self._leads(chunk)])
+
+    def _leads(self, chunk: int) -> bool:
+        """Nobody we know comes before us."""
+        mine, own = self._members[self._own][chunk], self._own
+        for peer, line in self._members.items():
+            if line[chunk] > mine or (line[chunk] == mine and peer > own):
+                return False
+        return True
 
     def _rank(self, chunk: int) -> int:
         """How many of all come before us."""
@@ -180,6 +192,7 @@ class Ownership:
     def seconds(self) -> Bitfield:
         """The chunks of others for which we come next."""
         if self._seconds is None:
+            self._settle()
             mine, won = self._members[self._own], 0
             rivals = [(peer, line) for peer, line in self._members.items() if peer != self._own]
             for chunk, owner in enumerate(self._owners()):
@@ -194,6 +207,7 @@ class Ownership:
     def owned_by(self, peer: PeerId) -> Bitfield:
         """The chunks of one of those we know; none when it does not want the content."""
         if self._even is None:
+            self._settle()
             self._even = self._shared_out()
         return self._even.get(peer, NO_CHUNKS)
 
@@ -228,21 +242,35 @@ class Ownership:
     def become(self, others: Iterable[PeerId]) -> None:
         """Exactly these want it beside us."""
         wanted = set(others)
-        for peer in self.others:
-            if peer not in wanted:
-                self.leave(peer)
+        gone = [peer for peer in self.others if peer not in wanted]
         fresh = sorted(peer for peer in wanted if peer not in self._members)
+        if self.sparse or self._unelected:
+            self._admit(gone, fresh)
+            return
+        for peer in gone:
+            self.leave(peer)
         if len(fresh) >= MANY:
-            self._elect(fresh)
+            self._admit([], fresh)
+            self._settle()
         else:
             for peer in fresh:
                 self.join(peer)
 
-    def _elect(self, fresh: list[PeerId]) -> None:
-        """`join` of many at once: a tenth of the work."""
-        self._changed()
+    def _admit(self, gone: list[PeerId], fresh: list[PeerId]) -> None:
+        """They want it no more, or now. Who owns what is found out when somebody asks."""
+        if gone or fresh:
+            self._changed()
+            self._unelected = True
+        for peer in gone:
+            del self._members[peer]
         for peer in fresh:
             self._members[peer] = scores(self._content, self._count, peer)
+
+    def _settle(self) -> None:
+        """Find the owners anew, if they are not known: a tenth of the work of `join` for each."""
+        if not self._unelected:
+            return
+        self._unelected = False
         peers = sorted(self._members, reverse=True)  # of equal scores the higher id wins, as in `join`
         owned = dict.fromkeys(peers, 0)
         for chunk, column in enumerate(zip(*[self._members[peer] for peer in peers], strict=True)):
@@ -254,6 +282,7 @@ class Ownership:
         """It wants the content too."""
         if peer in self._members:
             return
+        self._settle()
         self._changed()
         mine = self._members[peer] = scores(self._content, self._count, peer)
         won = 0
@@ -268,6 +297,7 @@ class Ownership:
         """It does not want the content any more, or is gone: the next in line own its chunks."""
         if peer == self._own or peer not in self._members:
             return
+        self._settle()
         self._changed()
         del self._members[peer]
         left = self._owned.pop(peer)

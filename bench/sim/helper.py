@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core import commands as cmd
 from agent.core import events as ev
+from agent.core.ownership import scores
 from agent.core.transfer import FileTransfer
 from bench.sim.coding import Coded, Coding
 from bench.sim.pipe import Pipe, PipeError
@@ -79,6 +80,9 @@ class Helper:
         self._turns: list[Turn] = []
         self._due: deque[int] = deque()
         """The ticks at whose ends answers are heard that were asked for."""
+        for content in swarm.contents:  # both would have to find out
+            for host in swarm.hosts:
+                scores(content.content_id, content.layout.count, host.peer)
         context = multiprocessing.get_context("fork")
         self._pipe, there = Pipe.pair()
         self._process = context.Process(target=_work, args=(there, swarm, self._pipe), daemon=True)
