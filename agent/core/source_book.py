@@ -39,6 +39,8 @@ class _Entry:
     cool_until: float = 0.0
     busy_since: float | None = None
     """Since when it has said nothing but that it is busy."""
+    mute: bool = False
+    """It sent nothing when it was asked, and has delivered nothing since."""
     heard: float = 0.0
     """When it last sent something worth the name, or was given a first request."""
     murmured: int = 0
@@ -211,7 +213,7 @@ class SourceBook:
         """It did what was asked, each chunk in so long: strikes are forgiven."""
         if (entry := self._entries.get(source)) is None:
             return
-        entry.strikes, entry.busy_since = 0, None
+        entry.strikes, entry.busy_since, entry.mute = 0, None, False
         entry.seen = self._next_change = None
         if chunk_s is not None and entry.peer is not None:
             entry.pace_s = _mean(entry.pace_s, chunk_s)
@@ -240,6 +242,7 @@ class SourceBook:
             entry.busy_since = now if entry.busy_since is None else entry.busy_since
             return
         entry.busy_since = None
+        entry.mute = entry.mute or failure.kind is FailureKind.STALLED
         entry.strikes += 1
         if entry.strikes >= self._tuning.strikes:
             self.drop(source)
@@ -303,7 +306,7 @@ class SourceBook:
     def _look(self, entry: _Entry, now: float) -> NearSource:
         """Claims count while they lead to something. A sibling is this agent: when it stops, we are told."""
         promise, claimed = entry.promise, entry.claimed
-        calm = entry.in_flight == 0 and now >= entry.cool_until and entry.busy_since is None and not entry.strikes
+        calm = entry.in_flight == 0 and now >= entry.cool_until and entry.busy_since is None and not entry.mute
         if calm and promise is not None and not promise.owing:
             entry.seen_until = math.inf
             have = Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have
@@ -321,9 +324,7 @@ class SourceBook:
             Bitfield(entry.have & ~entry.shunned) if entry.shunned else entry.have,
             claimed,
             0 if cools or silent else self._free_slots(entry),
-            silent
-            or entry.strikes > 0
-            or ((cools or entry.busy_since is not None) and self._unreliable(entry, now)),
+            silent or entry.mute or ((cools or entry.busy_since is not None) and self._unreliable(entry, now)),
             entry.wants and not late,
             entry.in_flight,
             self._cautious and self._on_trial(entry),

@@ -82,8 +82,8 @@ class NearSource(msgspec.Struct, frozen=True):
     free_slots: int
     """How many more requests it may be given now; 0 while it cools off."""
     cooling: bool = False
-    """It failed and has delivered nothing since, sends nothing, or was busy for long: nothing is expected of it, so
-    nobody waits for it. With `free_slots` it may be tried."""
+    """It failed a moment ago, sent nothing when it was asked last, or was busy for long: nothing is expected of it,
+    so nobody waits for it. With `free_slots` it may be tried."""
     wants: bool = False
     """It is fetching this content itself, and keeps what it promised so far."""
     in_flight: int = 0

@@ -47,7 +47,7 @@ def too_late(
             slots[instead] -= 1
         elif flight.source in at_work and _rest_s(flight, now) <= tuning.least_claim_s:
             continue  # the origin is for what would take longer than a promise is believed
-        elif flight.source in at_work and now < flight.began + 2 * usual_s:
+        elif (flight.source in at_work or flight.received) and now < flight.began + 2 * usual_s:
             continue
         elif origin_free and _may_ask_origin(view, flight):
             origin_free = False
