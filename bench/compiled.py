@@ -103,7 +103,7 @@ def is_there(place: Path) -> bool:
 
 def build(place: Path, sources: list[Path], modules: list[str]) -> None:
     """Make it. Nothing is there until all is. Raises CompileError."""
-    _check_tools()
+    check_tools()
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="building-", dir=place.parent) as name:
         work = Path(name)
@@ -124,7 +124,7 @@ def build(place: Path, sources: list[Path], modules: list[str]) -> None:
     _forget_old(place.parent)
 
 
-def _check_tools() -> None:
+def check_tools() -> None:
     """Raises CompileError that says what to install."""
     for module in ("mypyc", "setuptools"):
         if importlib.util.find_spec(module) is None:
@@ -145,8 +145,8 @@ def _run_setup(work: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise CompileError(f"compiling took longer than {BUILD_WITHIN_S:.0f} s") from error
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()
-        raise CompileError(f"compiling failed: {said[-1][:300]}")
+        said = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line.lower()]
+        raise CompileError(f"compiling failed: {(said or ['nobody says why'])[0][:300]}")
 
 
 def _forget_old(home: Path) -> None:

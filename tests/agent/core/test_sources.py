@@ -113,6 +113,33 @@ def test_a_peer_that_sends_nothing_is_not_counted_on_until_it_does() -> None:
     assert not sources.moved(A, tuning.audible_bytes, 12.1)
 
 
+def test_a_peer_that_sent_nothing_may_be_tried_but_is_not_counted_on_until_it_delivers() -> None:
+    sources = book(A)
+    sources.failed(A, STALLED, 10.0)
+    after = sources.near(20.0)[0]
+    assert (after.cooling, after.free_slots > 0) == (True, True)
+    sources.delivered(A)
+    assert not sources.near(20.0)[0].cooling
+
+
+def test_a_peer_that_failed_otherwise_is_counted_on_again_when_it_has_cooled_off() -> None:
+    sources = book(A)
+    sources.failed(A, Failure(kind=FailureKind.NOT_FOUND, message="no"), 10.0)
+    assert sources.near(10.0)[0].cooling
+    assert not sources.near(20.0)[0].cooling
+
+
+def test_what_a_mean_pace_says_of_others_is_heeded_at_once() -> None:
+    tuning, sources = Tuning(), book(A, B)
+    sources.delivered(B, 1.0)
+    sources.took(A, 10.0)
+    late = 10.0 + tuning.quiet_paces * 1.0
+    assert not sources.near(late - 0.1)[0].cooling
+    for _ in range(20):
+        sources.delivered(B, 0.1)
+    assert sources.near(late - 0.1)[0].cooling, "others are that fast by now"
+
+
 def test_a_peer_that_is_slow_may_be_silent_longer() -> None:
     tuning = Tuning()
     for pace_s, quiet_s in ((0.1, tuning.quiet_s), (1.0, tuning.quiet_paces), (60.0, tuning.quiet_most_s)):
