@@ -104,6 +104,13 @@ def is_there(place: Path) -> bool:
 def build(place: Path, sources: list[Path], modules: list[str]) -> None:
     """Make it. Nothing is there until all is. Raises CompileError."""
     check_tools()
+    try:
+        _build(place, sources, modules)
+    except OSError as error:
+        raise CompileError(f"the machine code cannot be written: {error}") from error
+
+
+def _build(place: Path, sources: list[Path], modules: list[str]) -> None:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="building-", dir=place.parent) as name:
         work = Path(name)

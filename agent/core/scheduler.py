@@ -17,7 +17,7 @@ from agent.core.tuning import Tuning
 from agent.core.view import Assignment, OriginReadiness, View
 from validation.content import NO_CHUNKS, Bitfield, ChunkIndex, chunks_in
 
-MANY = 1 << 20
+_MANY = 1 << 20
 """No source carries so many requests."""
 
 
@@ -124,7 +124,7 @@ def _in_turn(near: tuple[NearSource, ...], wanted: Bitfield, rng: random.Random)
     if len(able) < own + 2:
         return able
     by_chance = rng.random
-    peers = [(each.wants * MANY + each.in_flight + by_chance(), each) for each in able[own:]]
+    peers = [(each.wants * _MANY + each.in_flight + by_chance(), each) for each in able[own:]]
     peers.sort()
     return able[:own] + [each[1] for each in peers]
 

@@ -32,9 +32,13 @@ def main(arguments: list[str]) -> int:
     """The exit code."""
     try:
         options = options_of(arguments)
+        _check_files(options)
     except ScenarioError as error:
         complain(str(error))
         return USAGE
+    except OSError as error:
+        complain(str(error))
+        return 1
     if not compiled.is_running() and (options.is_long if options.compiled is None else options.compiled):
         try:
             compiled.run(_place(), ["sim", *arguments])
@@ -61,7 +65,6 @@ def _place() -> Path:
 
 
 def _run(options: Options) -> int:
-    _check_files(options)
     swarm = Swarm(options.scenario, options.world)
     out = _Out(options)
     if not options.json:

@@ -47,6 +47,13 @@ def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    _needs_tools()
+    (tmp_path / "file").touch()
+    with pytest.raises(CompileError, match=r"cannot be written: .*file"):
+        compiled.build(tmp_path / "file" / "place", [], [])
+
+
 def test_what_cannot_be_compiled_leaves_nothing(tmp_path: Path) -> None:
     _needs_tools()
     with pytest.raises(CompileError, match="compiling failed: "):
