@@ -13,7 +13,7 @@ from agent.context import Context
 from agent.core.commands import AskNear
 from agent.core.events import CrowdSized, NearAnswered, SourceLost, SourceOffered
 from agent.core.neighbours import neighbours_among
-from agent.core.ownership import Group
+from agent.core.rendezvous import Group
 from agent.core.sources import CACHE, peer_source
 from agent.near_peer import PeerWatch
 from peer.core.state import State

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.core.flow import Flow
-from agent.core.ownership import Group, Ownership
+from agent.core.ownership import Ownership
+from agent.core.rendezvous import Group
 from agent.core.requests import InFlight, Requests
 from agent.core.source_book import SourceBook
 from agent.core.sources import ORIGIN
@@ -109,11 +110,12 @@ class Crowd:
             return False
         return any(now >= self._check_at(entry) for entry in near)
 
-    def stand(self, now: float, *, room: bool, missing: bool) -> None:
+    def stand(self, now: float, *, room: bool, ready: bool, missing: bool) -> None:
         """Instead of `doubt`, when there was nothing to plan: nobody has what could be asked for, or all are busy.
-        `room`: near sources might be given more; `missing`: chunks are missing that nobody brings."""
+        `room`: near sources might be given more, `ready`: or the origin; `missing`: chunks are missing that nobody
+        brings."""
         self._at_the_end = room
-        if not (room and missing and self._sources.spreading):
+        if not ((room or ready) and missing and self._sources.spreading):
             self._hungry_since = None
         elif self._hungry_since is None:
             self._hungry_since = now

@@ -10,7 +10,7 @@ from typing import NewType
 import msgspec
 
 from agent.core.facts import OriginFacts
-from agent.core.ownership import Group
+from agent.core.rendezvous import Group
 from agent.core.sources import FileId, SourceId
 from agent.core.spec import Decision as Decision
 from agent.core.spec import TransferSpec

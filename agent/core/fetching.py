@@ -221,16 +221,30 @@ class Fetching(Fetched):
         self._look_again = min((self._sources.next_change(now), *self._crowd.doubts(now)))
 
     def _stands_still(self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool) -> bool:
-        """A plan would be empty: the origin is engaged, and nobody near can be given anything."""
-        if self._share.readiness(self._engaged()) is not OriginReadiness.ENGAGED or self._crowd.slow(now):
+        """A plan would be empty: nothing may be asked of the origin, and nobody near can be given anything."""
+        readiness = self._share.readiness(self._engaged())
+        if readiness is OriginReadiness.WHOLE_ONLY or self._crowd.slow(now):
             return False
         missing = Bitfield(chunks.missing & self._demand.goal(chunks.layout) & ~flying)
         room = self._most_near > len(self._requests.near)
         wanted = missing if self._evidence is None else Bitfield(missing & ~self._evidence.origin_only)
         if near and room and self._sources.useful(wanted, now):
             return False
-        self._crowd.stand(now, room=room, missing=bool(missing))
+        ready = readiness is OriginReadiness.READY
+        if ready and (wanted != missing or not near or not self._is_barred(chunks, missing, now)):
+            return False
+        self._crowd.stand(now, room=room, ready=ready, missing=bool(missing))
         return True
+
+    def _is_barred(self, chunks: ChunkBook, missing: Bitfield, now: float) -> bool:
+        """In a large group: all of these chunks are for others to bring from the origin."""
+        in_order = self._demand.cursor(chunks.layout) is not None
+        if in_order or self._begun(chunks) or self.comparing or self._tops_up(now):
+            return False
+        owners = self._crowd.owners(self._publishing.content_ids, chunks.layout, now)
+        if owners is None or not owners.sparse or not owners.others:
+            return False
+        return not owners.allowed(missing, self._crowd.hunger(now))
 
     def _plan(self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool, out: list[cmd.Command]) -> None:
         self._sources.others_came = False
@@ -277,10 +291,6 @@ class Fetching(Fetched):
             self._keeping.tell(self.filled, now, out)
 
     def _view(self, chunks: ChunkBook, in_flight: Bitfield, now: float, near: bool) -> View:
-        begun = NO_CHUNKS
-        last = self._share.last_chunk
-        if last is not None and last < chunks.layout.count and (self._crowd.alone or chunks.is_begun(last)):
-            begun = Bitfield(1 << last)
         # others may begin where we cannot see them yet
         shares = near and not self.comparing  # what we miss then, others may have and still believe in
         unseen = not self._crowd.alone and chunks.layout.length > self._tuning.origin_share_bytes
@@ -289,7 +299,7 @@ class Fetching(Fetched):
             layout=chunks.layout,
             missing=Bitfield(chunks.missing & self._demand.goal(chunks.layout) & ~in_flight),
             origin_only=NO_CHUNKS if self._evidence is None else self._evidence.origin_only,
-            begun=begun,
+            begun=self._begun(chunks),
             near=self._sources.near(now) if near else (),
             near_slots=max(0, self._most_near - len(self._requests.near)),
             origin=self._share.readiness(self._engaged()),
@@ -299,6 +309,13 @@ class Fetching(Fetched):
             hunger=self._crowd.hunger(now),
             top_up=near and self._tops_up(now),
         )
+
+    def _begun(self, chunks: ChunkBook) -> Bitfield:
+        """The chunk of which the origin has sent a part, if there is one."""
+        last = self._share.last_chunk
+        if last is None or last >= chunks.layout.count or not (self._crowd.alone or chunks.is_begun(last)):
+            return NO_CHUNKS
+        return Bitfield(1 << last)
 
     def _engaged(self) -> bool:
         """The origin has a request in flight; a request for the whole waits until nothing else is under way."""

@@ -18,69 +18,17 @@ Never knows: what anybody has, time, requests.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
 from collections.abc import Iterable
-from functools import lru_cache
-from hashlib import blake2b
 
+from agent.core.rendezvous import Group, scores
+from agent.core.standing import Standing
 from peer.core.voucher import PeerId
 from validation.content import NO_CHUNKS, Bitfield, ContentId, bitfield, chunks_in
 
-KNOWN_SCORES = 16384
-"""Peers whose scores are remembered, of contents with at most so many chunks"""
-SMALL_COUNT = 1024
-"""(8 KiB each)."""
-
 SPARSE = 1.25
 """There are so many times more who want it than we know: now all who are there matter."""
-OPEN_CHUNKS = 32
-"""Chunks that a large group brings from the origin at a time."""
-SINGLE_STEPS = 6
-"""So often one more may be before us; then twice as many each time, lest the group is not what we believe."""
-BEST_KEPT = 64
-"""Of a large group's scores for a chunk: who comes later hardly ever matters."""
 MANY = 4
 """Newcomers that are counted at once rather than one by one."""
-KNOWN_BEST = 4096
-"""Chunks for which these are remembered: half a KiB each."""
-
-
-class Group:
-    """All agents that are there, us included, whatever they want. Equal to nothing but itself."""
-
-    def __init__(self, members: Iterable[PeerId]) -> None:
-        self.members = tuple(members)
-
-
-def scores(content: ContentId, count: int, peer: PeerId) -> array[int]:
-    """One number for each chunk; the highest of all peers' owns it."""
-    return _known_scores(content, count, peer) if count <= SMALL_COUNT else _scores(content, count, peer)
-
-
-def _scores(content: ContentId, count: int, peer: PeerId) -> array[int]:
-    state = blake2b(f"nearfetch owner v1 {content} {peer} ".encode("ascii"), digest_size=8)
-    found = array("Q")
-    for chunk in range(count):
-        each = state.copy()
-        each.update(chunk.to_bytes(4, "big"))
-        found.append(int.from_bytes(each.digest(), "big"))
-    return found
-
-
-_known_scores = lru_cache(maxsize=KNOWN_SCORES)(_scores)
-
-
-@lru_cache(maxsize=KNOWN_BEST)
-def _best(content: ContentId, chunk: int, group: Group) -> array[int]:
-    """The highest scores of a group for one chunk, rising. 1 µs a member."""
-    end = chunk.to_bytes(4, "big")
-    found = []
-    for peer in group.members:
-        state = blake2b(f"nearfetch owner v1 {content} {peer} ".encode("ascii"), digest_size=8)
-        state.update(end)
-        found.append(int.from_bytes(state.digest(), "big"))
-    return array("Q", sorted(found)[-BEST_KEPT:])
 
 
 class Ownership:
@@ -98,11 +46,10 @@ class Ownership:
         self._seconds: Bitfield | None = None
         self._unelected = False
         """Members came or went in a large group, where nobody needs to know who owns what among the few we know."""
-        self._size = 1
-        self._group: Group | None = None
-        self._ranks: dict[int, int] = {}
-        self._order: list[int] | None = None
-        self._opened, self._open = 0, NO_CHUNKS
+        self._standing: Standing | None = None
+        """In a large group."""
+        self._compared = self._leading = NO_CHUNKS
+        """The chunks for which it is known whether we come before all we know, and those for which we do."""
 
     @property
     def others(self) -> tuple[PeerId, ...]:
@@ -115,14 +62,15 @@ class Ownership:
     def ours(self) -> Bitfield:
         """The chunks that are ours among those we know."""
         if self.sparse:
-            return bitfield(chunk for chunk in range(self._count) if self._leads(chunk))
+            return self._led(Bitfield((1 << self._count) - 1))
         return self.owned_by(self._own)
 
     def allowed(self, chunks: Bitfield, hunger: int) -> Bitfield:
         """Those of `chunks` that we may ask the origin for when we have waited `hunger` times, and nobody brings
         them: what is ours; then what we are next in line for; then anything."""
-        if self.sparse:
-            return self._allowed_of_many(chunks, hunger)
+        if self._standing is not None and self.sparse:
+            near = self._standing.within(chunks, hunger)
+            return near if hunger else self._led(near)
         if hunger > 1:
             return chunks
         return Bitfield(chunks & (self.ours | self.seconds if hunger else self.ours))
@@ -131,60 +79,41 @@ class Ownership:
 
     def expect(self, size: int, group: Group) -> None:
         """So many are believed to want it, us included, of all that are there."""
-        if group is not self._group:
-            self._ranks.clear()
-        self._size, self._group = size, group
+        if self._standing is None:
+            self._standing = Standing(self._content, self._count, self._own, size, group)
+        else:
+            self._standing.expect(size, group)
 
     @property
     def sparse(self) -> bool:
         """Most of those who want it are not known to us."""
-        return self._group is not None and self._size > SPARSE * len(self._members)
+        return self._standing is not None and self._standing.size > SPARSE * len(self._members)
 
     @property
     def most_hunger(self) -> int:
         """After having waited so often, we may ask for anything."""
-        return SINGLE_STEPS + max(1, self._size.bit_length()) if self.sparse else 2
+        return self._standing.most_hunger if self._standing is not None and self.sparse else 2
 
-    def _allowed_of_many(self, chunks: Bitfield, hunger: int) -> Bitfield:
-        assert self._group is not None
-        if hunger >= self.most_hunger:
-            return chunks
-        share = min(1.0, self._size / max(1, len(self._group.members)))
-        before = (1 + min(hunger, SINGLE_STEPS)) * 2 ** max(0, hunger - SINGLE_STEPS)
-        near = [chunk for chunk in chunks_in(chunks) if self._rank(chunk) * share < before]
-        return bitfield(near if hunger else [chunk for chunk in near if self._leads(chunk)])
+    def opened(self, there: int) -> Bitfield:
+        """The chunks that all go for while `there` of them are there or on their way."""
+        return Bitfield((1 << self._count) - 1) if self._standing is None else self._standing.opened(there)
+
+    def _led(self, chunks: Bitfield) -> Bitfield:
+        """Those for which nobody we know comes before us."""
+        fresh = Bitfield(chunks & ~self._compared)
+        if fresh:
+            self._compared = Bitfield(self._compared | fresh)
+            self._leading = Bitfield(
+                self._leading | bitfield(each for each in chunks_in(fresh) if self._leads(each))
+            )
+        return Bitfield(chunks & self._leading)
 
     def _leads(self, chunk: int) -> bool:
-        """Nobody we know comes before us."""
         mine, own = self._members[self._own][chunk], self._own
         for peer, line in self._members.items():
             if line[chunk] > mine or (line[chunk] == mine and peer > own):
                 return False
         return True
-
-    def _rank(self, chunk: int) -> int:
-        """How many of all come before us."""
-        rank = self._ranks.get(chunk)
-        if rank is None:
-            assert self._group is not None
-            best = _best(self._content, chunk, self._group)
-            rank = self._ranks[chunk] = len(best) - bisect_right(best, self._members[self._own][chunk])
-            if rank == len(best):  # one of the many behind them
-                rank = self._ranks[chunk] = len(self._group.members)
-        return rank
-
-    def opened(self, there: int) -> Bitfield:
-        """The chunks that a large group goes for while `there` of them are there or on their way."""
-        wanted = min(self._count, there + OPEN_CHUNKS)
-        if self._order is None:
-            drawn = scores(self._content, self._count, PeerId("order"))
-            self._order = sorted(range(self._count), key=drawn.__getitem__)
-        if wanted < self._opened:
-            self._opened, self._open = 0, NO_CHUNKS
-        for chunk in self._order[self._opened : wanted]:
-            self._open = Bitfield(self._open | 1 << chunk)
-        self._opened = wanted
-        return self._open
 
     # --- a small group ---------------------------------------------------------------------------------------
 
@@ -310,3 +239,4 @@ class Ownership:
 
     def _changed(self) -> None:
         self._seconds = self._others = self._even = None
+        self._compared = self._leading = NO_CHUNKS

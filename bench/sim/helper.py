@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core import commands as cmd
 from agent.core import events as ev
-from agent.core.ownership import scores
+from agent.core.rendezvous import scores
 from agent.core.transfer import FileTransfer
 from bench.sim.coding import Coded, Coding
 from bench.sim.pipe import Pipe, PipeError

@@ -7,6 +7,7 @@ time, how results are shown.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import assert_never
 
 from agent.core.facts import OriginFacts, RangeSupport
 from agent.core.neighbours import neighbours_among
-from agent.core.ownership import Group
+from agent.core.rendezvous import Group
 from agent.core.spec import TransferSpec
 from agent.core.tuning import Tuning
 from bench.bounds import bound_of, goodput, unit_of
@@ -46,6 +47,8 @@ MOST_COPIES = 64
 """A swarm that loads the origin with more than so many is broken."""
 IDLE_S = 3.0
 """Waiting with nothing in flight counts as idle from here on."""
+UNWRITTEN = Tuning(note_bytes=1 << 62, note_s=math.inf, checkpoint_s=math.inf)
+"""Agents as they are, but for the progress that they write down: there is nobody to read it."""
 
 
 class SimError(Exception):
@@ -101,7 +104,7 @@ class Swarm:
         """Somebody vouches for what is wrong: only a validator finds out."""
         self._is_huge = scenario.agents > world.huge
         self.t_min_s = bound_of(scenario).t_min_s
-        self.tuning = tuning or Tuning()
+        self.tuning = tuning or UNWRITTEN
         self.latency_s = world.latency_s
         self.ask_s = 2 * world.latency_s + OVERHEAD_S
         self.meet_s = MEET_S + 4 * world.latency_s

@@ -88,7 +88,7 @@ class Pace:
         told = self._told
         if told is None or state is None:
             return Weight.NONE if told is state else Weight.URGENT
-        if told.wants is not state.wants or told.layout != state.layout:
+        if told.wants is not state.wants or (told.layout is not state.layout and told.layout != state.layout):
             return Weight.URGENT
         if told.have == state.have and told.claimed == state.claimed:
             return Weight.NONE

@@ -7,7 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.ownership import Group, Ownership
+from agent.core.ownership import Ownership
+from agent.core.rendezvous import Group
 from peer.core.voucher import PeerId
 from validation.content import Bitfield, ContentId
 
