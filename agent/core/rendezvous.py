@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
+from struct import Struct
 
 from peer.core.voucher import PeerId
 from validation.content import ContentId
@@ -17,12 +18,16 @@ KNOWN_SCORES = 16384
 """Peers whose scores are remembered, of contents with at most so many chunks"""
 SMALL_COUNT = 1024
 """(8 KiB each)."""
-BEST_KEPT = 64
+FOREMOST = 64
 """Of a large group's scores for a chunk: who comes later hardly ever matters."""
-KNOWN_BEST = 4096
-"""Chunks for which these are remembered: 5 KiB each."""
+KNOWN_FOREMOST = 512
+"""Blocks for which these are remembered: 40 KiB each."""
 KNOWN_ORDERS = 16
 """Contents whose order is remembered."""
+
+_EIGHT = Struct(">8Q")
+BLOCK = 8
+"""Chunks whose scores come from one hash: all that 64 bytes give."""
 
 
 class Group:
@@ -33,34 +38,42 @@ class Group:
 
 
 def scores(content: ContentId, count: int, peer: PeerId) -> array[int]:
-    """One number for each chunk; the highest of all peers' owns it."""
+    """One number for each chunk; the highest of all peers' owns it. A hash gives those of eight chunks."""
     return _known_scores(content, count, peer) if count <= SMALL_COUNT else _scores(content, count, peer)
 
 
 def _scores(content: ContentId, count: int, peer: PeerId) -> array[int]:
-    state = blake2b(f"nearfetch owner v1 {content} {peer} ".encode("ascii"), digest_size=8)
+    state = _begun(content, peer)
     found = array("Q")
-    for chunk in range(count):
-        each = state.copy()
-        each.update(chunk.to_bytes(4, "big"))
-        found.append(int.from_bytes(each.digest(), "big"))
-    return found
+    for block in range(-(-count // BLOCK)):
+        found.extend(_block(state, block))
+    return found[:count]
 
 
 _known_scores = lru_cache(maxsize=KNOWN_SCORES)(_scores)
 
 
-@lru_cache(maxsize=KNOWN_BEST)
 def foremost(content: ContentId, chunk: int, group: Group) -> dict[int, int]:
-    """The highest scores of a group for one chunk, each with how many are higher. 1 µs a member."""
-    end = chunk.to_bytes(4, "big")
-    found = []
-    for peer in group.members:
-        state = blake2b(f"nearfetch owner v1 {content} {peer} ".encode("ascii"), digest_size=8)
-        state.update(end)
-        found.append(int.from_bytes(state.digest(), "big"))
-    found.sort(reverse=True)
-    return {score: before for before, score in enumerate(found[:BEST_KEPT])}
+    """The highest scores of a group for one chunk, each with how many are higher. 2 µs a member for eight."""
+    block, place = divmod(chunk, BLOCK)
+    return _foremost(content, block, group)[place]
+
+
+@lru_cache(maxsize=KNOWN_FOREMOST)
+def _foremost(content: ContentId, block: int, group: Group) -> tuple[dict[int, int], ...]:
+    rows = [_block(_begun(content, peer), block) for peer in group.members]
+    best = (sorted(column, reverse=True)[:FOREMOST] for column in zip(*rows, strict=True))
+    return tuple({score: before for before, score in enumerate(column)} for column in best)
+
+
+def _begun(content: ContentId, peer: PeerId) -> blake2b:
+    return blake2b(f"nearfetch owner v2 {content} {peer} ".encode("ascii"), digest_size=_EIGHT.size)
+
+
+def _block(begun: blake2b, block: int) -> tuple[int, ...]:
+    state = begun.copy()
+    state.update(block.to_bytes(4, "big"))
+    return _EIGHT.unpack(state.digest())
 
 
 @lru_cache(maxsize=KNOWN_ORDERS)

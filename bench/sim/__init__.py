@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
             if options.compiled:
                 complain(str(error))
                 return 1
-            complain(f"it takes twice as long as it could: {error}")
+            complain(f"it takes more than twice as long as it could: {error}")
     try:
         return _run(options)
     except (SimError, OSError) as error:
@@ -58,7 +58,7 @@ def _place() -> Path:
     """Where what plays it is as machine code. Raises CompileError."""
     place = compiled.place_of(sys.modules)
     if not compiled.is_there(place):
-        complain("compiling the simulator: done once, in one to two minutes (--no-compiled does without)")
+        complain("compiling the simulator: done once, in about a minute (--no-compiled does without)")
         sources = compiled.sources_of(sys.modules)
         compiled.build(place, sources, compiled.translated(sources))
     return place

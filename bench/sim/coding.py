@@ -11,8 +11,6 @@ from dataclasses import fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from msgspec import Struct
-
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.facts import OriginFacts, RangeSupport, Sharing
@@ -205,7 +203,7 @@ _VALUES = (
 _ENUMS = (FailureKind, RangeSupport, Sharing, Offence)
 _CLASSES: dict[str, Any] = {each.__name__: each for each in (*_VALUES, *_ENUMS)}
 _FIELDS: dict[type, tuple[str, ...]] = {
-    each: each.__struct_fields__ if issubclass(each, Struct) else tuple(field.name for field in fields(each))
+    each: getattr(each, "__struct_fields__", None) or tuple(field.name for field in fields(each))
     for each in _VALUES
 }
 

@@ -15,9 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent.core import commands as cmd
 from agent.core import events as ev
-from agent.core.rendezvous import scores
+from agent.core.rendezvous import foremost, scores
 from agent.core.transfer import FileTransfer
 from bench.sim.coding import Coded, Coding
 from bench.sim.pipe import Pipe, PipeError
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from bench.sim.swarm import Swarm
     from bench.sim.transfer import Transfer
 
-SHARE, OF = 13, 20
+SHARE, OF = 15, 20
 """So many of so many agents have their core in the second process; the others' and the world are as much work."""
 AHEAD = 3
 """Ticks (of 4 ms) after which what was commanded happens. Neither process waits for the other as long as it is not
@@ -83,6 +82,8 @@ class Helper:
         for content in swarm.contents:  # both would have to find out
             for host in swarm.hosts:
                 scores(content.content_id, content.layout.count, host.peer)
+            for chunk in range(content.layout.count):
+                foremost(content.content_id, chunk, swarm.group)
         context = multiprocessing.get_context("fork")
         self._pipe, there = Pipe.pair()
         self._process = context.Process(target=_work, args=(there, swarm, self._pipe), daemon=True)
@@ -214,12 +215,7 @@ class _Worker:
         events: list[ev.FileEvent] = [self._offers[other] for other in heard]
         events += coding.events_of(coded, transfer)
         commands: Coded = []
-        while events:
-            told, events = core.handle_all(events, now), []
-            for command in told:
-                if isinstance(command, cmd.DigestChunk):
-                    events.append(transfer.digest_of(command))
-                elif transfer.heeds(command):
-                    coding.command(command, commands)
+        for command in transfer.told(core, events, now):
+            coding.command(command, commands)
         tally = core.tally
         return number, core.deadline(), core.held_bytes, tally.from_peers, tally.discarded, commands

@@ -10,23 +10,20 @@ import random
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from agent.core import commands as cmd
 from agent.core import events as ev
 from agent.core.sources import FileId, SourceId, peer_of
 from agent.core.spec import TransferSpec
 from agent.core.transfer import FileTransfer
-from bench.sim import stock
-from bench.sim.helper import Helper, Progress, progress_of
+from bench.sim import offers, stock
+from bench.sim.helper import AHEAD, Helper, Progress, progress_of
 from bench.sim.request import Request
 from bench.sim.trust import ASK_ANEW_S
 from peer.core.failure import Failure, FailureKind
 from peer.core.news import Pace
 from peer.core.standing import BANNING
-from peer.core.state import State
 from peer.core.voucher import Voucher
-from validation.content import NO_CHUNKS, Bitfield, bitfield, chunks_in
+from validation.content import NO_CHUNKS, Bitfield, chunks_in
 
 if TYPE_CHECKING:
     from bench.sim.host import Host
@@ -34,8 +31,6 @@ if TYPE_CHECKING:
 
 LOOK_S = 5.0
 """How often an agent in a large group estimates how many want the same (`agent/near.py`)."""
-OFFER_BYTES = 500
-"""About what an answer takes."""
 PROBE_S = 0.1
 """From the start of a job to the origin's answer."""
 DIGEST_BYTES_PER_S = 400e6
@@ -120,7 +115,7 @@ class Transfer:
         self.done = spec is None
         if spec is None:
             self.have = content.layout.everything
-            self.offer = self._offer()
+            self.offer = offers.offer_of(self)
         else:
             rng = random.Random(f"{swarm.seed} {host.number} {content.number}")
             self.core = FileTransfer(spec, swarm.tuning, rng, own=host.peer)
@@ -156,9 +151,10 @@ class Transfer:
         """The core is to hear it, together with what else happens in this turn of the agent's loop."""
         self.inbox.append(event)
         if not self.awake:
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """It has a turn soon."""
         self.awake = True
         clock, ticks = self.swarm.clock, self.swarm.turn_ticks
         if ticks and self.met:
@@ -180,12 +176,34 @@ class Transfer:
         if core is None:
             return
         if unheard:
-            events[:0] = self._news_of(unheard)
+            events[:0] = offers.news_of(unheard, self)
+        clock = self.swarm.clock
+        if self.swarm.helper is not None:
+            answer = (self, self.told(core, events, clock.now), core.deadline())
+            clock.at_tick(clock.tick + AHEAD, Transfer._obey, answer)
+            return
         while events:
-            self._perform(core.handle_all(events, self.swarm.clock.now))
+            self._perform(core.handle_all(events, clock.now))
             events, self.digested = self.digested, []
         self.due_at = core.deadline()
         self._arm()
+
+    def told(self, core: FileTransfer, events: list[ev.FileEvent], now: float) -> list[cmd.Command]:
+        """What its core commands when it hears this, wherever it is. Digests are known at once."""
+        found = list[cmd.Command]()
+        while events:
+            commands, events = core.handle_all(events, now), []
+            for command in commands:
+                if isinstance(command, cmd.DigestChunk):
+                    events.append(self.digest_of(command))
+                elif self.heeds(command):
+                    found.append(command)
+        return found
+
+    @staticmethod
+    def heeds(command: cmd.Command) -> bool:
+        """It leads to anything here."""
+        return type(command) in _PERFORM
 
     def _perform(self, commands: Iterable[cmd.Command]) -> None:
         for command in commands:
@@ -194,16 +212,17 @@ class Transfer:
                 perform(self, command)
 
     def commanded(self, commands: Iterable[cmd.Command], due_at: float | None) -> None:
-        """What its core, which is away, has commanded."""
+        """What its core has commanded, a while ago."""
         if self.host.alive:
             self._perform(commands)
             self.due_at = due_at
             self._arm()
 
     @staticmethod
-    def heeds(command: cmd.Command) -> bool:
-        """It leads to anything here."""
-        return type(command) in _PERFORM
+    def _obey(answer: tuple[Transfer, list[cmd.Command], float | None]) -> None:
+        """Its core is here, and answers no sooner than those that are away."""
+        self, commands, due_at = answer
+        self.commanded(commands, due_at)
 
     def _arm(self) -> None:
         at = self.due_at
@@ -322,76 +341,9 @@ class Transfer:
         self.asks = False
         self.unheard.clear()
 
-    def _offer(self) -> ev.SourceOffered | None:
-        if not (self.have or self.claimed or self.wants):
-            return None
-        return ev.SourceOffered(
-            file=self.file, source=self.host.source, have=self.have, claimed=self.claimed, wants=self.wants
-        )
-
     def tell(self) -> None:
         """The others hear what is new when an agent would tell them."""
-        clock = self.swarm.clock
-        if self.pace is None:
-            self.pace = Pace()
-        due = self.pace.due(self._state())
-        if due is None:
-            return
-        tick = max(clock.tick + 1, clock.tick_of(max(clock.now, due)))
-        if not self.news_due or tick < self.news_due:
-            self.news_due = tick
-            clock.at_tick(tick, _say, self)
-
-    def _state(self) -> State | None:
-        """What is offered."""
-        if not (self.have or self.claimed or self.wants):
-            return None
-        return State(layout=self.content.layout, have=self.have, claimed=self.claimed, wants=self.wants)
-
-    def say(self) -> None:
-        """News are due, unless others were due before."""
-        clock = self.swarm.clock
-        if self.news_due != clock.tick or not self.host.alive or self.pace is None:
-            return
-        self.news_due = 0
-        offer = self._offer()
-        if offer == self.offer:
-            return
-        self.pace.told(self._state(), OFFER_BYTES, clock.now)
-        self.offer = offer
-        if self.swarm.helper is not None:
-            self.swarm.helper.offered(self)
-        clock.at(clock.now + self.swarm.latency_s, Transfer._spread, self)
-
-    def _spread(self) -> None:
-        for other in self.neighbours:
-            if other.asks:
-                other.unheard[self] = None
-                if not other.awake:
-                    other._wake()
-
-    def _news_of(self, others: Iterable[Transfer]) -> list[ev.FileEvent]:
-        trust = self.host.trust
-        return [
-            (other.offer if trust.calm and other.host.trust.calm else other._said_to(self))
-            or ev.SourceLost(file=self.file, source=other.host.source)
-            for other in others
-            if other.host.alive and (trust.calm or not trust.avoids(other.host))
-        ]
-
-    def _said_to(self, listener: Transfer) -> ev.SourceOffered | None:
-        """What is offered, without what rests on the word of those whom the listener banned. Whom we avoid
-        ourselves hears that we bring all that we lack: so it does not ask the origin for us."""
-        offer, trust, distrusted = self.offer, self.host.trust, listener.host.trust.banned
-        if offer is None:
-            return None
-        if distrusted:
-            by = self.swarm.by_peer
-            useless = bitfield(chunk for chunk, each in self.vouchers.items() if by[each.signer] in distrusted)
-            offer = replace(offer, have=Bitfield(offer.have & ~useless))
-        if offer.wants and trust.avoids(listener.host):
-            offer = replace(offer, claimed=Bitfield(self.content.layout.everything & ~offer.have))
-        return offer
+        offers.tell(self)
 
     # --- ends ------------------------------------------------------------------------------------------------
 
@@ -435,7 +387,7 @@ class Transfer:
                 for each in other.host.transfers:
                     each.soon(ev.SourceLost(file=each.file, source=liar.source))
         if self.asks and not self.awake:
-            self._wake()
+            self.wake()
 
     def _refetch(self, command: cmd.Refetching) -> None:
         self.soon(ev.Begun(file=self.file))
@@ -454,7 +406,7 @@ class Transfer:
         self.idle_since = None
 
 
-_take_turn, _look, _say = Transfer._turn, Transfer.look, Transfer.say
+_take_turn, _look = Transfer._turn, Transfer.look
 _PERFORM: dict[type, Callable[[Transfer, Any], None]] = {
     cmd.ProbeOrigin: Transfer._probe,
     cmd.PrepareFile: Transfer._prepare,

@@ -17,18 +17,25 @@ from bench.compiled import ROOT, CompileError
 
 PLAYED = ["sim", "cold", "--agents", "3", "--size", "2MiB", "--json"]
 
+BUILT = ["validation/ranges.py", "validation/rangeset.py", "bench/sim/clock.py"]
+
 
 def modules() -> dict[str, ModuleType]:
     return {name: module for name, module in sys.modules.items() if not name.startswith("tests")}
 
 
-def test_what_plays_is_translated_and_what_has_class_keywords_is_not() -> None:
+def test_what_plays_is_translated() -> None:
     assert bench.sim.__doc__ is not None
     sources = compiled.sources_of(modules())
     chosen = compiled.translated(sources)
-    assert {"agent/core/scheduler.py", "bench/sim/clock.py", "validation/rangeset.py"} <= set(chosen)
-    assert not {"agent/core/events.py", "bench/sim/__init__.py", "bench/report.py"} & set(chosen)
+    assert {"agent/core/scheduler.py", "agent/core/events.py", "bench/sim/clock.py"} <= set(chosen)
+    assert not {"bench/sim/__init__.py", "bench/report.py"} & set(chosen)
     assert ROOT / "bench/__main__.py" in sources
+
+
+def test_where_class_keywords_are_left_nothing_is_translated() -> None:
+    assert compiled.translated([ROOT / "validation/manifest.py"]) == []
+    assert compiled.translated([ROOT / "validation/ranges.py"]) == ["validation/ranges.py"]
 
 
 def test_other_sources_have_another_place(tmp_path: Path) -> None:
@@ -61,12 +68,12 @@ def test_what_cannot_be_compiled_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_two_translated_modules_play_the_same(tmp_path: Path) -> None:
+def test_three_translated_modules_play_the_same(tmp_path: Path) -> None:
     _needs_tools()
     place = tmp_path / "place"
-    compiled.build(place, compiled.sources_of(modules()), ["validation/rangeset.py", "bench/sim/clock.py"])
+    compiled.build(place, compiled.sources_of(modules()), BUILT)
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
-    assert list((place / "validation").glob("rangeset.*.so"))
+    assert all(list(place.glob(name.removesuffix(".py") + ".*.so")) for name in BUILT)
     there = _play(place, "-P")
     assert there == _play(ROOT)
     assert json.loads(there.splitlines()[-1])["finished"] == 3
