@@ -118,9 +118,9 @@ def _in_turn(near: tuple[NearSource, ...], wanted: Bitfield, rng: random.Random)
     """Those who have something wanted and take more requests: nearest kind first; among peers who carries least for
     us, else by chance, so that uploads stay even."""
     able = [each for each in near if each.free_slots > 0 and each.have & wanted]
-    own = len(able)
-    while own and peer_of(able[own - 1].source) is not None:
-        own -= 1  # `near` has the nearest kind first
+    own = 0
+    while own < len(able) and peer_of(able[own].source) is None:
+        own += 1  # `near` has the nearest kind first
     if len(able) < own + 2:
         return able
     by_chance = rng.random

@@ -113,8 +113,13 @@ class SourceBook:
         """The peers that fetch this content too and keep what they promise."""
         if self._keen is None:
             self._keen = [entry for entry in self._entries.values() if entry.wants and entry.peer is not None]
-        late = self.claims.late
-        return [entry.peer for entry in self._keen if entry.peer is not None and not late(entry.promise, now)]
+        late, found = self.claims.late, list[PeerId]()
+        for entry in self._keen:
+            promise = entry.promise
+            owes = promise is not None and promise.owing != NO_CHUNKS
+            if entry.peer is not None and not (owes and late(promise, now)):
+                found.append(entry.peer)
+        return found
 
     def offered(
         self, source: SourceId, have: Bitfield, claimed: Bitfield, now: float, *, wants: bool = False

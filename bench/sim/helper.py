@@ -50,7 +50,7 @@ class HelperError(Exception):
     """The other process failed; str() says how."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """What results are made of."""
 

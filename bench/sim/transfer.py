@@ -16,7 +16,7 @@ from agent.core.sources import FileId, SourceId, peer_of
 from agent.core.spec import TransferSpec
 from agent.core.transfer import FileTransfer
 from bench.sim import offers, stock
-from bench.sim.helper import AHEAD, Helper, Progress, progress_of
+from bench.sim.helper import Helper, Progress, progress_of
 from bench.sim.request import Request
 from bench.sim.trust import ASK_ANEW_S
 from peer.core.failure import Failure, FailureKind
@@ -177,19 +177,14 @@ class Transfer:
             return
         if unheard:
             events[:0] = offers.news_of(unheard, self)
-        clock = self.swarm.clock
-        if self.swarm.helper is not None:
-            answer = (self, self.told(core, events, clock.now), core.deadline())
-            clock.at_tick(clock.tick + AHEAD, Transfer._obey, answer)
-            return
         while events:
-            self._perform(core.handle_all(events, clock.now))
+            self._perform(core.handle_all(events, self.swarm.clock.now))
             events, self.digested = self.digested, []
         self.due_at = core.deadline()
         self._arm()
 
     def told(self, core: FileTransfer, events: list[ev.FileEvent], now: float) -> list[cmd.Command]:
-        """What its core commands when it hears this, wherever it is. Digests are known at once."""
+        """What its core, which is away, commands when it hears this. Digests are known at once."""
         found = list[cmd.Command]()
         while events:
             commands, events = core.handle_all(events, now), []
@@ -212,17 +207,11 @@ class Transfer:
                 perform(self, command)
 
     def commanded(self, commands: Iterable[cmd.Command], due_at: float | None) -> None:
-        """What its core has commanded, a while ago."""
+        """What its core, which is away, has commanded."""
         if self.host.alive:
             self._perform(commands)
             self.due_at = due_at
             self._arm()
-
-    @staticmethod
-    def _obey(answer: tuple[Transfer, list[cmd.Command], float | None]) -> None:
-        """Its core is here, and answers no sooner than those that are away."""
-        self, commands, due_at = answer
-        self.commanded(commands, due_at)
 
     def _arm(self) -> None:
         at = self.due_at
