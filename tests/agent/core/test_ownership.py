@@ -123,6 +123,20 @@ def test_who_has_waited_longer_may_take_more_and_at_last_anything(size: int) -> 
     assert len(reach) < 20
 
 
+@given(st.lists(st.tuples(st.integers(0, EVERYTHING), st.integers(0, 8)), max_size=6))
+def test_what_is_allowed_does_not_depend_on_what_was_asked_before(asked: list[tuple[int, int]]) -> None:
+    view = sparse(0, 300)
+    for chunks, hunger in asked:
+        assert view.allowed(Bitfield(chunks), hunger) == chunks & sparse(0, 300).allowed(EVERYTHING, hunger)
+
+
+def test_before_any_hunger_nobody_goes_for_what_one_it_knows_comes_first_for() -> None:
+    for own in range(100):
+        view = sparse(own, 60)
+        assert view.sparse
+        assert view.allowed(EVERYTHING, 0) & ~view.ours == 0
+
+
 def test_a_group_that_is_nearly_known_is_shared_out_as_a_small_one() -> None:
     view = sparse(0, 40)
     assert not view.sparse
