@@ -54,8 +54,8 @@ class Account:
 
     @property
     def least_s(self) -> float | None:
-        """What the useful bytes would have taken at the best rate."""
-        return None if self.best_rate is None else self.useful / self.best_rate
+        """What the useful bytes would have taken at the best rate: no longer than they took."""
+        return None if self.best_rate is None else min(self.seconds, self.useful / self.best_rate)
 
     @property
     def distance(self) -> float | None:

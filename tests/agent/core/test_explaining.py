@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from agent.core import commands as cmd
 from agent.core.account import account_of
@@ -475,3 +478,12 @@ def test_the_distance_is_never_below_one() -> None:
     stage.now += 0.9
     script(stage, arrived(ORIGIN, 3 * CHUNK, start=10))
     assert account_of(stage.transfer).distance == 1.0
+
+
+@given(st.integers(1, 1 << 40), st.floats(0.001, 1e5), st.floats(1.0, 1e9))
+@example(5 << 20, 1.152, 1.0)
+def test_not_by_the_last_bit_either(received: int, seconds: float, fastest: float) -> None:
+    nothing = account_of(Stage.new().transfer)
+    account = replace(nothing, received=received, seconds=seconds, fastest=fastest)
+    assert account.distance is not None
+    assert account.distance >= 1.0
