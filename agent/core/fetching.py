@@ -244,7 +244,9 @@ class Fetching(Fetched):
         owners = self._crowd.owners(self._publishing.content_ids, chunks.layout, now)
         if owners is None or not owners.sparse or not owners.others:
             return False
-        return not owners.allowed(missing, self._crowd.hunger(now))
+        left = Bitfield(missing & ~self._sources.near_or_coming)  # no more than a plan would leave to the origin
+        opened = owners.opened(chunks.layout.count - left.bit_count())  # no fewer than it would go for
+        return not owners.allowed(Bitfield(missing & opened), self._crowd.hunger(now))
 
     def _plan(self, chunks: ChunkBook, flying: Bitfield, now: float, near: bool, out: list[cmd.Command]) -> None:
         self._sources.others_came = False

@@ -417,6 +417,14 @@ class SourceBook:
             if (entry := self._entries[source]).peer is not None and now >= entry.cool_until
         ]
 
+    @property
+    def near_or_coming(self) -> Bitfield:
+        """Chunks that some source has, or says that it is fetching, whatever is believed of it."""
+        found = 0
+        for entry in self._entries.values():
+            found |= entry.have | entry.claimed
+        return Bitfield(found)
+
     def in_sight(self, now: float) -> Bitfield:
         """Chunks that some source which is not cooling off has."""
         seen = NO_CHUNKS

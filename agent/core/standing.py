@@ -80,10 +80,9 @@ class Standing:
     def opened(self, there: int) -> Bitfield:
         """The chunks that a large group goes for while `there` of them are there or on their way."""
         wanted = min(self._count, there + OPEN_CHUNKS)
-        if wanted < self._opened:
-            self._opened, self._open = 0, NO_CHUNKS
-        if wanted > self._opened:
-            for chunk in order(self._content, self._count)[self._opened : wanted]:
-                self._open = Bitfield(self._open | 1 << chunk)
+        if wanted != self._opened:
+            low, high = sorted((wanted, self._opened))
+            for chunk in order(self._content, self._count)[low:high]:
+                self._open = Bitfield(self._open ^ 1 << chunk)
             self._opened = wanted
         return self._open
